@@ -1,0 +1,1 @@
+"""Processes: start, watch, feed, limit and end agents. Knows nothing of HTTP, storage or projects."""

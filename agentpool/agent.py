@@ -1,0 +1,90 @@
+"""The agent's side of the pipes: standard library only, for ``python`` agents and anything else in Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+
+class Agent:
+    """One running agent: what it was given, and how it tells what it does.
+
+    Made from the environment that the sidecar prepares. Everything said goes to stdout as one JSON line.
+
+    Attributes:
+        id, type, issue_id, project_id: who and where.
+        task: the task text.
+        workspace: the directory to work in.
+        context_file: ``context.json``, the answer of the context endpoint.
+        url, token: the sidecar's API and this agent's bearer token.
+    """
+
+    def __init__(
+        self,
+        environ: Mapping[str, str] | None = None,
+        *,
+        out: IO[str] | None = None,
+        source: IO[str] | None = None,
+    ) -> None:
+        env = os.environ if environ is None else environ
+        self.id = env.get("AGENT_ID", "")
+        self.type = env.get("AGENT_TYPE", "")
+        self.issue_id = env.get("ISSUE_ID", "")
+        self.project_id = env.get("PROJECT_ID", "")
+        self.task = env.get("AGENT_TASK", "")
+        self.workspace = Path(env.get("AGENT_WORKSPACE") or ".")
+        self.context_file = Path(env.get("AGENT_CONTEXT_FILE") or "context.json")
+        self.url = env.get("SIDECAR_URL", "")
+        self.token = env.get("JWT_TOKEN", "")
+        self._out = out
+        self._in = source
+
+    def context(self) -> dict[str, Any]:
+        """The context document; an empty one when the file is missing or torn."""
+        try:
+            document = json.loads(self.context_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return document if isinstance(document, dict) else {}
+
+    def progress(self, message: str, percent: float | None = None) -> None:
+        """Tell how far the work is; ``percent`` 0–100."""
+        record: dict[str, Any] = {"type": "progress", "message": message}
+        if percent is not None:
+            record["percent"] = percent
+        self._say(record)
+
+    def log(self, message: str, level: str = "info") -> None:
+        """Say something for the record."""
+        self._say({"type": "log", "level": level, "message": message})
+
+    def heartbeat(self) -> None:
+        """Show that the agent lives though it has nothing to say."""
+        self._say({"type": "heartbeat"})
+
+    def publish(self, event_type: str, topic: str, data: Mapping[str, Any], **fields: Any) -> None:
+        """Publish an event (the optional ``fields`` are those of the events endpoint)."""
+        self._say({"type": "event", "event_type": event_type, "topic": topic, "data": dict(data), **fields})
+
+    def result(self, result: Mapping[str, Any]) -> None:
+        """Give the outcome; the last one given counts."""
+        self._say({"type": "result", "result": dict(result)})
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """What the sidecar sends on stdin: events, messages, ``shutdown``; ends when stdin is closed."""
+        for line in self._in or sys.stdin:
+            try:
+                message = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(message, dict):
+                yield message
+
+    def _say(self, record: dict[str, Any]) -> None:
+        out = self._out or sys.stdout
+        out.write(json.dumps(record, ensure_ascii=True, allow_nan=False) + "\n")
+        out.flush()

@@ -1,0 +1,57 @@
+"""What to launch: plain values that can cross a process or a network."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds on one agent; ``None`` leaves a thing unbounded (or to the platform).
+
+    Units are in the names. ``idle_s`` is the longest time with neither output nor CPU use before
+    the agent counts as stalled. ``output_bytes`` caps each of the two streams' logs.
+    """
+
+    wall_s: float | None = None
+    idle_s: float | None = None
+    cpu_s: int | None = None
+    memory_bytes: int | None = None
+    open_files: int | None = None
+    processes: int | None = None
+    file_size_bytes: int | None = None
+    output_bytes: int = 1 << 30
+    nice: int = 0
+
+
+class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt of one agent, ready to start.
+
+    Attributes:
+        agent_id: whose attempt it is.
+        attempt: 1 for the first.
+        nonce: unguessable; also in the environment, so that a process found later can be told to be ours.
+        runtime: name of a runtime of ``agentpool.runtimes`` (``jsonl``, ``text``, ``python``, ...).
+        argv: program and arguments; for ``python`` one item, ``module:function``.
+        env: the whole environment, nothing is added.
+        workspace: directory that the process starts in; must exist.
+        record_dir: directory for ``stdout.log`` and ``stderr.log``; must exist.
+        grace_s: seconds between TERM and KILL when it is ended.
+        limits: see Limits.
+        sandbox: ``none`` or ``workspace`` (bubblewrap).
+        sandbox_network: whether a sandboxed agent keeps the network.
+        readonly_paths: what a sandbox shows read-only beside the system (the project, the record directory).
+    """
+
+    agent_id: str
+    attempt: int
+    nonce: str
+    runtime: str
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    workspace: str
+    record_dir: str
+    grace_s: float = 5.0
+    limits: Limits = Limits()
+    sandbox: str = "none"
+    sandbox_network: bool = True
+    readonly_paths: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""What is known about work: profiles, context, events, results, agents and runs."""

@@ -1,0 +1,1 @@
+"""What survives: protocols and their SQLite implementation."""
