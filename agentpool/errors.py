@@ -21,9 +21,7 @@ class PoolFull(PoolError):
     code = "POOL_FULL"
 
     def __init__(self, *, queued: int, position: int, retry_after_s: float) -> None:
-        super().__init__(
-            f"the pool and its queue are full ({queued} waiting); try again in {retry_after_s:.0f} s"
-        )
+        super().__init__(f"the pool and its queue are full ({queued} waiting); try again in {retry_after_s:.0f} s")
         self.queued = queued
         self.position = position
         self.retry_after_s = retry_after_s

@@ -39,9 +39,7 @@ FINAL_STATES = frozenset({AgentState.COMPLETED, AgentState.FAILED, AgentState.KI
 #: Every legal step. A restart takes an ended attempt back to QUEUED.
 TRANSITIONS: dict[AgentState, frozenset[AgentState]] = {
     AgentState.QUEUED: frozenset({AgentState.STARTING, AgentState.KILLED, AgentState.FAILED}),
-    AgentState.STARTING: frozenset(
-        {AgentState.RUNNING, AgentState.STOPPING, AgentState.QUEUED, *FINAL_STATES}
-    ),
+    AgentState.STARTING: frozenset({AgentState.RUNNING, AgentState.STOPPING, AgentState.QUEUED, *FINAL_STATES}),
     AgentState.RUNNING: frozenset({AgentState.STOPPING, AgentState.QUEUED, *FINAL_STATES}),
     AgentState.STOPPING: frozenset({AgentState.QUEUED, *FINAL_STATES}),
     AgentState.COMPLETED: frozenset(),

@@ -159,9 +159,7 @@ def default_storage(environ: Mapping[str, str]) -> Path:
     if sys.platform == "darwin":
         base = Path(environ.get("HOME", "~")).expanduser() / "Library" / "Application Support"
     else:
-        base = Path(
-            environ.get("XDG_STATE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".local/state"
-        )
+        base = Path(environ.get("XDG_STATE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".local/state")
     return base / "orchestration-sidecar"
 
 
@@ -257,10 +255,6 @@ def _put(merged: dict[str, Any], origins: dict[str, str], key: str, value: Any, 
 def _invalid(error: msgspec.ValidationError, origins: dict[str, str]) -> ConfigInvalid:
     text = str(error)
     setting = text.rpartition("$.")[2].rstrip("`") if "$." in text else ""
-    origin = origins.get(
-        setting, next((o for k, o in origins.items() if k.startswith(setting)), "configuration")
-    )
+    origin = origins.get(setting, next((o for k, o in origins.items() if k.startswith(setting)), "configuration"))
     reason = text.partition(" - at ")[0]
-    return ConfigInvalid(
-        f"{origin}: {setting or 'settings'}: {reason}", details={"setting": setting, "origin": origin}
-    )
+    return ConfigInvalid(f"{origin}: {setting or 'settings'}: {reason}", details={"setting": setting, "origin": origin})

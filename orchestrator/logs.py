@@ -15,9 +15,7 @@ import structlog
 from orchestrator.config import LogSettings
 
 #: Keys that never reach a log, whoever passes them.
-FORBIDDEN_KEYS = frozenset(
-    {"token", "jwt_token", "authorization", "prompt", "task", "environment", "env", "password"}
-)
+FORBIDDEN_KEYS = frozenset({"token", "jwt_token", "authorization", "prompt", "task", "environment", "env", "password"})
 
 
 def configure_logging(settings: LogSettings, directory: Path | None = None) -> None:

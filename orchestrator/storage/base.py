@@ -84,9 +84,7 @@ class EventLog(Protocol):
 class ResultStore(Protocol):
     """Every round of every agent's outcome."""
 
-    async def insert_result(
-        self, project_id: str, result_id: str, draft: ResultDraft, *, stored_at: float
-    ) -> Result:
+    async def insert_result(self, project_id: str, result_id: str, draft: ResultDraft, *, stored_at: float) -> Result:
         """Store a new round. A known ``result_id`` returns the stored one."""
 
     async def get_result(self, project_id: str, result_id: str) -> Result | None: ...
@@ -141,9 +139,7 @@ class IdempotencyStore(Protocol):
     async def get_answer(self, project_id: str, key: str) -> tuple[str, bytes] | None:
         """``(fingerprint of the request, answer body)``."""
 
-    async def put_answer(
-        self, project_id: str, key: str, fingerprint: str, answer: bytes, now: float
-    ) -> None: ...
+    async def put_answer(self, project_id: str, key: str, fingerprint: str, answer: bytes, now: float) -> None: ...
 
 
 class RunStore(Protocol):
@@ -161,9 +157,7 @@ class RunStore(Protocol):
 class KnowledgeStore(Protocol):
     """Full-text index over decisions, findings, warnings, errors and notes; rebuilt from results."""
 
-    async def add_note(
-        self, project_id: str, text: str, *, issue_id: str | None, author: str, now: float
-    ) -> str: ...
+    async def add_note(self, project_id: str, text: str, *, issue_id: str | None, author: str, now: float) -> str: ...
 
     async def search_knowledge(
         self, project_id: str, query: str, *, limit: int, issue_id: str | None = None
