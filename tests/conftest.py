@@ -1,0 +1,150 @@
+"""What every test gets: an event loop of its own, an isolated environment, and checks that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import inspect
+import logging
+import os
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from blockbuster import blockbuster_ctx
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+from tests.support.leaks import Snapshot
+
+#: Calls of these packages inside a running event loop must not block it.
+SERVER_PACKAGES = ["orchestrator", "agentpool", "api"]
+
+#: Seconds that a test's threads, children and descriptors have to go away after it.
+SETTLE_S = 5.0
+
+#: Variables of git that would send a test's git commands to another repository.
+GIT_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
+
+hypothesis_settings.register_profile(
+    "project",
+    deadline=None,
+    database=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+hypothesis_settings.load_profile("project")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the markers that this file acts on."""
+    config.addinivalue_line("markers", "allow_blocking(reason): a library blocks the loop in this test; why it may")
+    config.addinivalue_line("markers", "allow_leaks(reason): this test leaves something behind; why it may")
+
+
+# -- async tests ------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run ``async def`` tests, with and without hypothesis, in a fresh event loop each."""
+    allowed = pyfuncitem.get_closest_marker("allow_blocking") is not None
+    inner = getattr(getattr(pyfuncitem.obj, "hypothesis", None), "inner_test", None)
+    if inspect.iscoroutinefunction(inner):
+        pyfuncitem.obj.hypothesis.inner_test = _in_a_loop(inner, allowed)
+        return None
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    _in_a_loop(pyfuncitem.obj, allowed)(**arguments)
+    return True
+
+
+def _in_a_loop(test: Callable[..., Coroutine[Any, Any, None]], may_block: bool) -> Callable[..., None]:
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        unhandled: list[dict[str, Any]] = []
+        with nullcontext() if may_block else blockbuster_ctx(SERVER_PACKAGES):
+            asyncio.run(_watched(test(*args, **kwargs), unhandled), debug=False)
+        if unhandled:
+            described = "\n".join(f"{item.get('message')}: {item.get('exception')!r}" for item in unhandled)
+            pytest.fail(f"exceptions that nothing handled in the event loop:\n{described}", pytrace=False)
+
+    return run
+
+
+async def _watched(test: Coroutine[Any, Any, None], unhandled: list[dict[str, Any]]) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+    await test
+    # A task that failed unseen reports it when it is collected.
+    gc.collect()
+
+
+# -- isolation --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A home of the tests' own: no settings, storage or git identity of the person who runs them."""
+    home = tmp_path_factory.mktemp("home")
+    (home / ".gitconfig").write_text(
+        "[user]\n\tname = Test\n\temail = test@example.invalid\n"
+        "[init]\n\tdefaultBranch = main\n[commit]\n\tgpgsign = false\n[safe]\n\tdirectory = *\n",
+        encoding="utf-8",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("ORCHESTRATOR_", "XDG_", "AGENT_")) or name in GIT_VARIABLES:
+                patch.delenv(name)
+        patch.setenv("HOME", str(home))
+        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        patch.delenv("GIT_CONFIG_GLOBAL", raising=False)
+        patch.setenv("GIT_TERMINAL_PROMPT", "0")
+        # Output that tests read must not depend on the terminal that they were started from.
+        patch.setenv("NO_COLOR", "1")
+        patch.setenv("COLUMNS", "120")
+        for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "PYTHONASYNCIODEBUG"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    """Undo what a test did to logging; close the log files that it opened."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers[:]:
+        # pytest's own handlers come and go with the phases of a test.
+        if handler not in handlers and not type(handler).__module__.startswith("_pytest"):
+            root.removeHandler(handler)
+            handler.close()
+    root.setLevel(level)
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    """A storage directory that does not exist yet, as at a first start."""
+    return tmp_path / "storage"
+
+
+# -- leaks ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a child process, a non-daemon thread or a descriptor behind."""
+    if request.node.get_closest_marker("allow_leaks") is not None:
+        yield
+        return
+    before = Snapshot.take()
+    yield
+    leaks = before.leaks(settle_s=SETTLE_S)
+    if leaks:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(leaks), pytrace=False)
