@@ -10,7 +10,7 @@ from typing import Final
 
 from orchestrator.analysts.deadlines import Deadline
 from orchestrator.analysts.languages import Role
-from orchestrator.analysts.lexical import blank
+from orchestrator.analysts.lexical import blank, without_rust_tests
 from orchestrator.analysts.pysource import PyModule, imports, parse
 from orchestrator.analysts.tree import SourceFile, Tree
 
@@ -24,7 +24,6 @@ _GO_IMPORT = re.compile(r'^\s*(?:import\s+)?(?:[\w.]+\s+)?"([^"\n]+)"', re.MULTI
 _GO_BLOCK = re.compile(r'^import\s*(?:\(([^)]*)\)|((?:[\w.]+\s+)?"[^"\n]+"))', re.MULTILINE)
 _RUST_USE = re.compile(r"\b(?:use|pub use)\s+((?:crate|super|self)(?:::\w+)+)|\bcrate((?:::\w+)+)")
 _RUST_EXTERNAL = re.compile(r"(?<!::)\b([a-z]\w*)::")
-_RUST_TESTS = re.compile(r"#\[cfg\(test\)\]\s*(?:pub )?mod \w+ \{.*", re.DOTALL)
 _RUST_MOD = re.compile(r"^\s*(?:pub(?:\([^)]*\))?\s+)?mod\s+(\w+)\s*;", re.MULTILINE)
 _JAVA_IMPORT = re.compile(r"^\s*import\s+(?:static\s+)?([\w.]+)", re.MULTILINE)
 _C_INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"\n]+)"', re.MULTILINE)
@@ -81,7 +80,7 @@ class ImportGraph:
         if file.language == "Go":
             return set(self._go_targets(file.path, text)), set()
         if file.language == "Rust":
-            code = _RUST_TESTS.sub("", blank(text, "Rust"))
+            code = without_rust_tests(blank(text, "Rust"))
             return {*self._rust_targets(file.path, code), *self._crate_targets(code)}, set()
         return set(self._named_targets(file, text)), set()
 

@@ -61,6 +61,7 @@ _HEADS: Final = {
         re.MULTILINE,
     ),
 }  # fmt: skip
+_RUST_TESTS: Final = re.compile(r"#\[cfg\(test\)\]\s*(?:pub )?mod \w+ \{")
 _KEYWORDS: Final = frozenset(
     {"if", "for", "while", "switch", "catch", "return", "else", "do", "try", "with", "synchronized", "using", "new",
      "throw", "match", "function", "super", "constructor_", "describe", "it", "test", "lock", "foreach", "elseif"}
@@ -101,6 +102,12 @@ def blank(text: str, language: str | None, *, keep_strings: bool = False) -> str
         return token[0] + _NOT_NEWLINE.sub(" ", token[1:-1]) + token[-1]
 
     return pattern.sub(replace, text)
+
+
+def without_rust_tests(code: str) -> str:
+    """Rust code up to its ``#[cfg(test)]`` module, which by custom ends a file."""
+    match = _RUST_TESTS.search(code)
+    return code[: match.start()] if match else code
 
 
 class LineIndex:
