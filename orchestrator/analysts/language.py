@@ -172,9 +172,11 @@ class Specialist:
                     "medium" if one.complexity > 2 * _COMPLEX else "low",
                     "complex-function",
                     f"{one.name} has {one.complexity} independent paths over {one.lines} lines.",
-                    path=one.path, line=one.line, suggestion="Take independent branches out into functions of their own.",
+                    path=one.path,
+                    line=one.line,
+                    suggestion="Take independent branches out into functions of their own.",
                     weight=one.complexity,
-                )  # fmt: skip
+                )
 
     def _lint(self) -> None:
         linter, reason = linters.configured(self._bench, self._language)

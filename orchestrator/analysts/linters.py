@@ -144,9 +144,13 @@ def _parse_ruff(stdout: str, _: str) -> Iterator[Finding]:
         code = str(item.get("code") or "syntax-error")
         location = item.get("location") or {}
         yield Finding(
-            "high" if _BROKEN.match(code) else "low", f"ruff:{code}", str(item.get("filename", "")),
-            int(location.get("row", 0)), f"{code} {item.get('message', '')}", (item.get("fix") or {}).get("message") or "",
-        )  # fmt: skip
+            "high" if _BROKEN.match(code) else "low",
+            f"ruff:{code}",
+            str(item.get("filename", "")),
+            int(location.get("row", 0)),
+            f"{code} {item.get('message', '')}",
+            (item.get("fix") or {}).get("message") or "",
+        )
 
 
 def _parse_eslint(stdout: str, _: str) -> Iterator[Finding]:
@@ -154,8 +158,13 @@ def _parse_eslint(stdout: str, _: str) -> Iterator[Finding]:
         for message in item.get("messages", []):
             rule = str(message.get("ruleId") or "syntax")
             grave = message.get("fatal") or message.get("severity") == 2
-            yield Finding("high" if message.get("fatal") else "medium" if grave else "low", f"eslint:{rule}",
-                          str(item.get("filePath", "")), int(message.get("line") or 0), str(message.get("message", "")))  # fmt: skip
+            yield Finding(
+                "high" if message.get("fatal") else "medium" if grave else "low",
+                f"eslint:{rule}",
+                str(item.get("filePath", "")),
+                int(message.get("line") or 0),
+                str(message.get("message", "")),
+            )
 
 
 def _parse_lines(stdout: str, _: str) -> Iterator[Finding]:
@@ -181,5 +190,10 @@ def _parse_cargo(stdout: str, _: str) -> Iterator[Finding]:
         if not spans or message.get("level") not in {"error", "warning"}:
             continue
         rule = (message.get("code") or {}).get("code", "rustc")
-        yield Finding("high" if message["level"] == "error" else "low", str(rule), str(spans[0].get("file_name", "")),
-                      int(spans[0].get("line_start", 0)), str(message.get("message", "")))  # fmt: skip
+        yield Finding(
+            "high" if message["level"] == "error" else "low",
+            str(rule),
+            str(spans[0].get("file_name", "")),
+            int(spans[0].get("line_start", 0)),
+            str(message.get("message", "")),
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import itertools
 import re
 import symtable
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ from orchestrator.analysts.pysource import FunctionNode, PyModule, dotted, expor
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _MODULE_NAMES = frozenset(dir(builtins)) | {
-    "__file__", "__path__", "__builtins__", "__annotations__", "__module__", "__qualname__", "__class__", "WindowsError",
-    "__debug__", "reveal_type",
+    "__file__", "__path__", "__builtins__", "__annotations__", "__module__", "__qualname__", "__class__",
+    "WindowsError", "__debug__", "reveal_type",
 }  # fmt: skip
 _MUTATORS = frozenset(
     {
@@ -39,6 +40,7 @@ _BLOCKING = {
     "subprocess.run": "asyncio.create_subprocess_exec", "subprocess.call": "asyncio.create_subprocess_exec",
     "subprocess.check_output": "asyncio.create_subprocess_exec", "os.system": "asyncio.create_subprocess_shell",
 }  # fmt: skip
+_DEBUGGERS = frozenset({"breakpoint", "pdb.set_trace", "ipdb.set_trace"})
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _NOQA = re.compile(r"#\s*(noqa|type:\s*ignore|pragma|pylint:|pyright:)", re.IGNORECASE)
 
@@ -128,12 +130,11 @@ def _bodies(path: str, tree: ast.Module, is_test: bool) -> Iterator[Finding]:
                                "Raise NotImplementedError.")  # fmt: skip
         elif isinstance(node, ast.Dict) and not is_test:
             yield from _duplicate_keys(path, node)
-        elif isinstance(node, ast.Call) and dotted(node) in {"breakpoint", "pdb.set_trace", "ipdb.set_trace"}:
-            if not is_test:
-                yield _finding("medium", "debugger-left", path, node.lineno, f"{dotted(node)}() stops the program here.",
-                               "Remove it.")  # fmt: skip
+        elif isinstance(node, ast.Call) and not is_test and dotted(node) in _DEBUGGERS:
+            message = f"{dotted(node)}() stops the program here."
+            yield _finding("medium", "debugger-left", path, node.lineno, message, "Remove it.")  # fmt: skip
         for body in _statement_lists(node):
-            for before, after in zip(body, body[1:], strict=False):
+            for before, after in itertools.pairwise(body):
                 if isinstance(before, ast.Return | ast.Raise | ast.Continue | ast.Break):
                     if _is_generator_mark(after):
                         break
@@ -177,9 +178,9 @@ def _is_changed(node: FunctionNode, name: str) -> bool:
             owner = inner.func.value
             if isinstance(owner, ast.Name) and owner.id == name and inner.func.attr in _MUTATORS:
                 return True
-        if isinstance(inner, ast.Subscript) and isinstance(inner.ctx, ast.Store | ast.Del):
-            if isinstance(inner.value, ast.Name) and inner.value.id == name:
-                return True
+        is_stored = isinstance(inner, ast.Subscript) and isinstance(inner.ctx, ast.Store | ast.Del)
+        if is_stored and isinstance(inner, ast.Subscript) and dotted(inner.value) == name:
+            return True
         if isinstance(inner, ast.AugAssign) and isinstance(inner.target, ast.Name) and inner.target.id == name:
             return True
     return False
@@ -193,8 +194,14 @@ def _blocking_calls(path: str, node: ast.AsyncFunctionDef) -> Iterator[Finding]:
             continue
         if isinstance(current, ast.Call) and dotted(current) in _BLOCKING:
             name = dotted(current)
-            yield _finding("medium", "blocking-in-async", path, current.lineno,
-                           f"{name}() in async {node.name} stops the whole event loop.", f"Use {_BLOCKING[name]}.")  # fmt: skip
+            yield _finding(
+                "medium",
+                "blocking-in-async",
+                path,
+                current.lineno,
+                f"{name}() in async {node.name} stops the whole event loop.",
+                f"Use {_BLOCKING[name]}.",
+            )
         stack.extend(ast.iter_child_nodes(current))
 
 
@@ -205,18 +212,24 @@ def _handlers(path: str, node: ast.Try, is_test: bool) -> Iterator[Finding]:
             yield _finding("medium", "bare-except", path, handler.lineno,
                            "A bare except also swallows KeyboardInterrupt and SystemExit.",
                            "Name the exceptions that are expected, or at least Exception.")  # fmt: skip
-        elif not is_test and handler.type is not None and dotted(handler.type) in {"Exception", "BaseException"}:
-            if all(isinstance(inner, ast.Pass) for inner in handler.body):
-                yield _finding("low", "swallowed-exception", path, handler.lineno,
-                               f"except {dotted(handler.type)}: pass hides every mistake in the block.",
-                               "Name the exceptions that are expected, or log.")  # fmt: skip
+        is_broad = handler.type is not None and dotted(handler.type) in {"Exception", "BaseException"}
+        if is_broad and not is_test and all(isinstance(inner, ast.Pass) for inner in handler.body):
+            yield _finding("low", "swallowed-exception", path, handler.lineno,
+                           "except Exception: pass hides every mistake in the block.",
+                           "Name the exceptions that are expected, or log.")  # fmt: skip
     for statement in node.finalbody:
         for inner in ast.walk(statement):
             if isinstance(inner, (*_FUNCTIONS, ast.Lambda)):
                 break
             if isinstance(inner, ast.Return):
-                yield _finding("medium", "return-in-finally", path, inner.lineno,
-                               "return in finally throws away any exception in flight.", "Return after the block.")  # fmt: skip
+                yield _finding(
+                    "medium",
+                    "return-in-finally",
+                    path,
+                    inner.lineno,
+                    "return in finally throws away any exception in flight.",
+                    "Return after the block.",
+                )
 
 
 def _duplicate_keys(path: str, node: ast.Dict) -> Iterator[Finding]:
@@ -270,8 +283,8 @@ def _undefined_names(path: str, tree: ast.Module, source: str) -> Iterator[Findi
             key=lambda node: -node.lineno,
         )
     }
-    for name in sorted(missing & lines.keys()):
-        yield _finding("high", "undefined-name", path, lines[name], f"{name} is not defined anywhere in this module.",
+    for word in sorted(missing & lines.keys()):
+        yield _finding("high", "undefined-name", path, lines[word], f"{word} is not defined anywhere in this module.",
                        "Import or define it; using it raises NameError.")  # fmt: skip
 
 
@@ -290,10 +303,10 @@ def _unused_imports(path: str, tree: ast.Module, imported_elsewhere: frozenset[s
                 local = name.asname or name.name.split(".")[0]
                 bound.setdefault(local, (node.lineno, name.name))
     used = _used_names(tree) | (exported(tree) or set()) | imported_elsewhere
-    for local, (line, name) in bound.items():
+    for local, (line, origin) in bound.items():
         if local not in used and not local.startswith("_"):
             yield _finding(
-                "low", "unused-import", path, line, f"{name} is imported but not used.", "Remove the import."
+                "low", "unused-import", path, line, f"{origin} is imported but not used.", "Remove the import."
             )
 
 
