@@ -83,7 +83,10 @@ class LogBounds(Model, frozen=True, kw_only=True):
 
 
 class Consumer(Model, frozen=True, kw_only=True):
-    """A durable reader: ``acked`` is received for good, ``delivered`` is the end of its last answer."""
+    """A durable reader: ``acked`` is received for good, ``delivered`` is the end of its last answer.
+
+    ``topic`` and ``filter`` are those of its last call; they tell whether an event will reach it.
+    """
 
     name: str
     event_type: str
@@ -91,6 +94,8 @@ class Consumer(Model, frozen=True, kw_only=True):
     delivered: int
     redeliveries: int
     updated_at: float
+    topic: str | None = None
+    filter: str | None = None
 
 
 class DeadLetter(Model, frozen=True, kw_only=True):
@@ -103,6 +108,22 @@ class DeadLetter(Model, frozen=True, kw_only=True):
     attempts: int
     last_error: str
     created_at: float
+
+
+class Delivery(Model, frozen=True, kw_only=True):
+    """An event that is to be pushed to ``target`` (``webhook:<name>``, ``trigger:<name>``, …) and was not yet.
+
+    Kept until it succeeded or became a dead letter; ``next_at`` is when to try (again).
+    """
+
+    id: str
+    project_id: str
+    event: Event
+    target: str
+    created_at: float
+    next_at: float
+    attempts: int = 0
+    last_error: str = ""
 
 
 # -- results ----------------------------------------------------------------------------------
@@ -275,3 +296,4 @@ class Run(Model, frozen=True, kw_only=True):
     updated_at: float
     ended_at: float | None = None
     error: str | None = None
+    runtime: str | None = None

@@ -1,0 +1,1 @@
+"""Agents' lives: registry, launch, relay of facts, restarts, recovery."""

@@ -1,0 +1,34 @@
+"""What the agents service needs from those above it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from orchestrator.models import AgentRecord, Model
+
+
+class TokenMinter(Protocol):
+    """Gives agents their tokens; implemented by ``api.auth``."""
+
+    def mint(self, agent_id: str, agent_type: str, project_id: str, permissions: tuple[str, ...], ttl_s: float) -> str:
+        """A bearer token for this agent, valid for ``ttl_s`` seconds or until the agent ends."""
+
+    def end(self, agent_id: str) -> None:
+        """Refuse all tokens of this agent from now on."""
+
+
+class Spawned(Model, frozen=True, kw_only=True):
+    """An accepted agent: its record, its token, and whether it waits in the queue (then nothing runs yet)."""
+
+    record: AgentRecord
+    token: str
+    context_injected: bool
+    queued: bool
+
+
+class InputReceipt(Model, frozen=True, kw_only=True):
+    """A message to an agent: ``state`` is ``queued``, ``written``, ``acknowledged`` or ``dead``."""
+
+    message_id: str
+    state: str
+    reason: str = ""

@@ -1,0 +1,113 @@
+"""How an attempt's end is told: its result when it gave none, and its event (pure)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from agentpool.messages import AgentExited
+from agentpool.states import AgentState, Outcome
+from orchestrator.models import JSON, AgentRecord, EventDraft, ResultDraft
+
+#: The publisher of the supervisor's own events.
+SUPERVISOR = "supervisor"
+#: What of a text agent's stdout becomes part of its result; the whole is in the output log.
+MAX_OUTPUT_BYTES = 256 * 1024
+#: The words of an outcome in an error's text.
+REASONS = {
+    Outcome.FAILED: "it failed",
+    Outcome.TIMED_OUT: "it ran out of its time",
+    Outcome.STALLED: "it stalled: neither output nor CPU use for its idle limit",
+    Outcome.KILLED: "it was ended on request",
+    Outcome.LOST: "its pool worker or the sidecar died under it",
+    Outcome.QUOTA: "it ran into a quota of its model's service",
+    Outcome.NO_OUTPUT: "it ended without saying anything",
+}
+
+
+def describe_end(exited: AgentExited, outcome: Outcome) -> str | None:
+    """One sentence on why an attempt failed, with the last words of its stderr; None when it did not."""
+    if outcome in (Outcome.SUCCEEDED, Outcome.PARTIAL):
+        return None
+    how = REASONS[outcome]
+    if exited.signal is not None:
+        how += f" (signal {exited.signal})"
+    elif exited.exit_code is not None:
+        how += f" (exit code {exited.exit_code})"
+    tail = exited.stderr_tail.decode(errors="replace").strip()
+    return f"{how}: {tail[-1000:]}" if tail else how
+
+
+def exit_result(record: AgentRecord, exited: AgentExited, outcome: Outcome, output: str) -> ResultDraft:
+    """The result of an attempt that gave none: ``success`` or ``failed`` with the output's tail."""
+    error = describe_end(exited, outcome)
+    result: JSON = {
+        "status": "success" if error is None else "failed",
+        "files_created": [],
+        "files_modified": [],
+        "files_deleted": [],
+        "decisions": [],
+        "metrics": {"cpu_seconds": exited.usage.cpu_seconds, "max_rss_bytes": exited.usage.max_rss_bytes},
+        "artifacts": {},
+        "errors": [] if error is None else [error],
+        "warnings": [],
+        "next_steps": [],
+        "output": output,
+    }
+    return ResultDraft(
+        agent_id=record.agent_id,
+        agent_type=record.agent_type,
+        issue_id=record.issue_id,
+        result=result,
+        attempt=record.attempt,
+        source="exit",
+    )
+
+
+def end_event(record: AgentRecord) -> EventDraft:
+    """The one event that tells an attempt's end; its id makes it be published once, whoever tries again."""
+    event_type = {
+        AgentState.COMPLETED: "agent_completed",
+        AgentState.KILLED: "agent_killed",
+    }.get(AgentState(record.status), "agent_failed")
+    data: dict[str, Any] = {
+        **_identity(record),
+        "status": record.status,
+        "outcome": record.outcome,
+        "attempt": record.attempt,
+    }
+    for name in ("result_id", "exit_code", "signal", "error"):
+        value = getattr(record, name)
+        if value is not None:
+            data[name] = value
+    return supervisor_event(event_type, record, data, key=f"{record.attempt}.end")
+
+
+def supervisor_event(event_type: str, record: AgentRecord, data: JSON | None = None, *, key: str) -> EventDraft:
+    """An event of the supervisor's own about an agent, on topic ``coordination``."""
+    return EventDraft(
+        event_type=event_type,
+        publisher=SUPERVISOR,
+        topic="coordination",
+        event_id=f"{record.agent_id}.{key}",
+        correlation_id=record.request.correlation_id,
+        data=data if data is not None else {**_identity(record), "status": record.status, "attempt": record.attempt},
+    )
+
+
+def _identity(record: AgentRecord) -> JSON:
+    identity: JSON = {
+        "agent_id": record.agent_id,
+        "agent_type": record.agent_type,
+        "issue_id": record.issue_id,
+    }
+    if record.request.run_id:
+        identity["run_id"] = record.request.run_id
+    return identity
+
+
+def usage_of(exited: AgentExited) -> JSON:
+    """``usage`` of an agent's record."""
+    usage: JSON = msgspec.to_builtins(exited.usage)
+    return usage

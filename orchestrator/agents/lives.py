@@ -1,0 +1,282 @@
+"""The life of an agent: attempt after attempt, until its final status."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import structlog
+from agentpool.outcomes import classify
+
+from agentpool.base import Pool
+from agentpool.errors import LaunchFailed, PoolClosed, PoolFull, UnknownAgent
+from agentpool.messages import AgentExited
+from agentpool.messages import AgentRecord as OutputRecord
+from agentpool.states import STATUS_OF_OUTCOME, AgentState, Outcome
+from orchestrator.agents.base import TokenMinter
+from orchestrator.agents.durability import until_stored
+from orchestrator.agents.ends import (
+    MAX_OUTPUT_BYTES,
+    describe_end,
+    end_event,
+    exit_result,
+    supervisor_event,
+    usage_of,
+)
+from orchestrator.agents.launch import Launcher
+from orchestrator.agents.records import RecordTaker
+from orchestrator.agents.registry import AgentRegistry, LiveAgent
+from orchestrator.agents.restarts import RestartIntensity, backoff_s, wants_restart
+from orchestrator.clock import Clock
+from orchestrator.errors import SidecarError, SpawnFailed
+from orchestrator.metrics import Metrics
+from orchestrator.models import AgentRecord, Event, EventDraft
+from orchestrator.results import ResultService
+
+#: Lines taken together at most; their events share a commit.
+BATCH = 200
+#: Seconds between tries when the queue has no place for a restart.
+REQUEUE_S = 1.0
+Publish = Callable[[str, EventDraft], Awaitable[Event]]
+log = structlog.get_logger(__name__)
+
+
+class AgentLives:
+    """Starts attempts, takes what they say, tells their ends and starts them again."""
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        registry: AgentRegistry,
+        launcher: Launcher,
+        records: RecordTaker,
+        results: ResultService,
+        publish: Publish,
+        minter: TokenMinter,
+        intensity: RestartIntensity,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._pool = pool
+        self._registry = registry
+        self._launcher = launcher
+        self._records = records
+        self._results = results
+        self._publish = publish
+        self._minter = minter
+        self._intensity = intensity
+        self._metrics = metrics
+        self._clock = clock
+        self.is_closing = False
+
+    async def begin(self, live: LiveAgent, previous_error: str | None = None) -> None:
+        """Start the next attempt in the granted slot. Raises SpawnFailed or another SidecarError."""
+        live.begin_attempt()
+        # Counted and durable before the start, so that a crash in between cannot make it run uncounted.
+        await self._registry.update(
+            live,
+            status=AgentState.STARTING.value,
+            attempt=live.record.attempt + 1,
+            nonce=secrets.token_hex(16),
+            process_id=None,
+            start_ticks=None,
+            exit_code=None,
+            signal=None,
+            result_id=None,
+            outcome=None,
+        )
+        try:
+            spec = await self._launcher.prepare(live, previous_error)
+            live.record_dir = spec.record_dir
+            started = await self._pool.launch(spec)
+        except LaunchFailed as error:
+            raise SpawnFailed(str(error), slug=error.reason, details={"command": error.command}) from error
+        except PoolClosed as error:
+            raise SpawnFailed("the sidecar is stopping; start the agent again when it is back") from error
+        live.started_monotonic = self._clock.monotonic()
+        record = msgspec.structs.replace(live.record, status=AgentState.RUNNING.value)
+        await asyncio.gather(
+            until_stored(
+                lambda: self._registry.update(
+                    live,
+                    status=AgentState.RUNNING.value,
+                    process_id=started.pid,
+                    start_ticks=started.start_ticks,
+                    started_at=self._clock.now(),
+                    workspace_path=spec.workspace,
+                )
+            ),
+            self.announce(supervisor_event("agent_started", record, key=f"{record.attempt}.started"), record),
+        )
+        if live.stop_reason is not None:
+            await self.stop_process(live)
+
+    async def stop_process(self, live: LiveAgent) -> None:
+        """Begin to end the running process, if there still is one."""
+        try:
+            await self._pool.kill(live.record.agent_id, grace_s=live.stop_grace_s, reason=live.stop_reason or "killed")
+        except UnknownAgent:
+            log.debug("agent_already_ended", agent_id=live.record.agent_id)
+
+    async def announce(self, draft: EventDraft, record: AgentRecord) -> None:
+        """Publish one of the supervisor's own events, however long storage refuses."""
+        await until_stored(lambda: self._publish(record.project_id, draft))
+
+    async def live_through(self, live: LiveAgent) -> None:
+        """Follow a started agent to its final status, restarts included."""
+        while True:
+            exited = await self._follow(live)
+            error = await self._conclude(live, exited)
+            if live.record.status != AgentState.QUEUED:
+                return
+            if not await self._wait_for_restart(live):
+                await self.end_unstarted(live, Outcome.KILLED, "it was ended while it waited for its restart")
+                return
+            try:
+                await self.begin(live, error)
+            except SidecarError as failure:
+                await self.fail_start(live, failure)
+                return
+
+    async def _follow(self, live: LiveAgent) -> AgentExited:
+        while True:
+            fact = await live.facts.get()
+            batch: list[OutputRecord] = []
+            while isinstance(fact, OutputRecord):
+                batch.append(fact)
+                if len(batch) >= BATCH or live.facts.empty():
+                    break
+                fact = live.facts.get_nowait()
+            if batch:
+                await self._records.take(live, batch)
+            if isinstance(fact, AgentExited):
+                return fact
+
+    async def _conclude(self, live: LiveAgent, exited: AgentExited) -> str | None:
+        """Make the end durable and tell it; the error's text for the next attempt."""
+        record = live.record
+        outcome, evidence = classify(exited, result_status=live.result_status)
+        if live.notes:
+            evidence = {**evidence, "refused_lines": live.notes}
+        error = describe_end(exited, outcome)
+        if live.result_id is None:
+            output = await self._output_of(live, exited)
+            draft = exit_result(record, exited, outcome, output)
+            stored = await until_stored(lambda: self._results.store(record.project_id, draft))
+            live.result_id = stored.result.id
+            self._metrics.results_stored.inc()
+        self._metrics.agents_ended.labels(outcome.value).inc()
+        facts = {
+            "exit_code": exited.exit_code,
+            "signal": exited.signal,
+            "result_id": live.result_id,
+            "outcome": outcome.value,
+            "evidence": evidence,
+            "error": error,
+            "usage": usage_of(exited),
+            "survivors": msgspec.to_builtins(exited.survivors),
+            "ended_at": self._clock.now(),
+        }
+        if self._is_restarting(live, outcome):
+            told = msgspec.structs.replace(record, status=STATUS_OF_OUTCOME[outcome].value, **facts)
+            await self.announce(end_event(told), record)
+            live.ticket = None
+            await until_stored(lambda: self._registry.update(live, status=AgentState.QUEUED.value, **facts))
+            await self.announce(
+                supervisor_event("agent_restarted", live.record, key=f"{record.attempt}.restarted"), record
+            )
+            return error
+        await self._finish(live, STATUS_OF_OUTCOME[outcome], **facts)
+        return error
+
+    def _is_restarting(self, live: LiveAgent, outcome: Outcome) -> bool:
+        policy = live.record.request.restart or live.profile.restart
+        if self.is_closing or live.stop_reason is not None or not wants_restart(policy, outcome):
+            return False
+        key = (live.record.project_id, live.record.agent_type)
+        if self._intensity.allow(key, self._clock.monotonic()):
+            return True
+        live.notes.append("no restart: this role restarted too often in this project and is in quarantine")
+        log.error("restart_quarantined", project_id=key[0], agent_type=key[1])
+        return False
+
+    async def _finish(self, live: LiveAgent, status: AgentState, **facts: object) -> None:
+        agent_id = live.record.agent_id
+        self._minter.end(agent_id)
+        told = msgspec.structs.replace(live.record, status=status.value, **facts)
+        # Both go into the log together; the status shows only when both are durable.
+        await asyncio.gather(
+            until_stored(lambda: self._registry.update(live, status=status.value, **facts)),
+            self.announce(end_event(told), live.record),
+        )
+        if "quarantine" in " ".join(live.notes):
+            await self.announce(supervisor_event("agent_quarantined", live.record, key="quarantined"), live.record)
+        self._registry.finish(live)
+        await until_stored(lambda: self._registry.mark_end_published(live.record))
+
+    async def fail_start(self, live: LiveAgent, failure: SidecarError) -> None:
+        """Settle an agent whose attempt could not be started: failed, its files gone, its slot free."""
+        if live.ticket is not None:
+            live.ticket.release()
+        await self._launcher.discard(live)
+        outcome = Outcome.KILLED if live.stop_reason else Outcome.FAILED
+        await self.end_unstarted(live, outcome, failure.message)
+
+    async def end_unstarted(self, live: LiveAgent, outcome: Outcome, error: str) -> None:
+        """Give a final status to an agent that has no process (queued, or not startable)."""
+        if live.ticket is not None:
+            live.ticket.release()
+        await self._finish(
+            live,
+            STATUS_OF_OUTCOME[outcome],
+            outcome=outcome.value,
+            error=error,
+            ended_at=self._clock.now(),
+            survivors={"count": 0, "checked_by": ["never started"], "swept": 0},
+        )
+
+    async def _output_of(self, live: LiveAgent, exited: AgentExited) -> str:
+        size = exited.usage.stdout_bytes
+        if not live.record_dir or size <= len(exited.stdout_tail):
+            return exited.stdout_tail.decode(errors="replace")
+        start = max(0, size - MAX_OUTPUT_BYTES)
+        parts = []
+        while start < size:
+            chunk = await self._pool.read_output(live.record_dir, "stdout", start, size - start)
+            if not chunk.data:
+                break
+            parts.append(chunk.data)
+            start = chunk.next_offset
+        return b"".join(parts).decode(errors="replace")
+
+    async def _wait_for_restart(self, live: LiveAgent) -> bool:
+        """Wait out the backoff and get a slot; False when somebody ended it meanwhile."""
+        delay_s = backoff_s(live.record.attempt, random.random())
+        log.info("agent_restarting", agent_id=live.record.agent_id, attempt=live.record.attempt + 1, delay_s=delay_s)
+        if await _stops_within(live, delay_s):
+            return False
+        while not live.stopping.is_set():
+            try:
+                live.ticket = self._pool.enqueue(
+                    live.record.agent_id, share_key=live.record.project_id, priority=live.record.request.priority
+                )
+                return await live.granted()
+            except PoolFull as full:
+                await _stops_within(live, min(REQUEUE_S, full.retry_after_s))
+            except PoolClosed:
+                return False
+        return False
+
+
+async def _stops_within(live: LiveAgent, seconds: float) -> bool:
+    """Wait, but no longer than until somebody wants the agent ended; whether somebody does."""
+    try:
+        async with asyncio.timeout(seconds):
+            await live.stopping.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,334 @@
+"""Agents: spawn, show, talk to, read, end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from agentpool.base import OutputChunk, Pool
+from agentpool.errors import PoolClosed, PoolFull, UnknownAgent
+from agentpool.messages import AgentExited
+from agentpool.runtimes import runtime_names
+from agentpool.states import AgentState, Outcome, is_final
+from orchestrator.agents.base import InputReceipt, Spawned
+from orchestrator.agents.ends import supervisor_event
+from orchestrator.agents.environment import check_environment
+from orchestrator.agents.launch import Launcher, command_of, merged_limits
+from orchestrator.agents.lives import AgentLives
+from orchestrator.agents.registry import AgentRegistry, LiveAgent
+from orchestrator.agents.restarts import POLICIES
+from orchestrator.agents.view import full_view, short_view
+from orchestrator.clock import Clock
+from orchestrator.errors import AgentNotRunning, BadRequest, NoSuchAgent, PoolSaturated, SidecarError, SpawnFailed
+from orchestrator.identifiers import check_identifier, new_id
+from orchestrator.metrics import Metrics
+from orchestrator.models import JSON, AgentPage, AgentQuery, AgentRecord, SpawnRequest
+from orchestrator.profiles.catalogue import Profiles
+from orchestrator.profiles.model import Profile
+from orchestrator.profiles.requirements import resolve_requirements
+from orchestrator.projects import ProjectService
+from orchestrator.storage.base import AgentStore
+from orchestrator.workspaces import KINDS
+
+#: Largest answer of one read of output (contract section 4).
+MAX_OUTPUT_READ = 1 << 20
+#: Seconds after which a follower looks again though nothing woke it.
+FOLLOW_POLL_S = 1.0
+log = structlog.get_logger(__name__)
+
+
+class AgentService:
+    """All that callers may do with agents."""
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        store: AgentStore,
+        registry: AgentRegistry,
+        lives: AgentLives,
+        launcher: Launcher,
+        profiles: Profiles,
+        projects: ProjectService,
+        metrics: Metrics,
+        clock: Clock,
+        agents_dir: Path,
+    ) -> None:
+        self._pool = pool
+        self._store = store
+        self._registry = registry
+        self._lives = lives
+        self._launcher = launcher
+        self._profiles = profiles
+        self._projects = projects
+        self._metrics = metrics
+        self._clock = clock
+        self._agents_dir = agents_dir
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def spawn(self, request: SpawnRequest, *, agent_id: str | None = None) -> Spawned:
+        """Accept an agent; with a slot free it returns when the process runs, else when it is queued.
+
+        Raises BadRequest, NotFound (project), UnknownAgentType, PoolSaturated, SpawnFailed (nothing is left).
+        """
+        profile = self.check(request)
+        if request.command is not None:
+            request = msgspec.structs.replace(
+                request, runtime=request.runtime or "jsonl", restart=request.restart or "never"
+            )
+        now = self._clock.now()
+        record = AgentRecord(
+            agent_id=agent_id or new_id("agt"),
+            agent_type=request.agent_type,
+            issue_id=request.issue_id,
+            project_id=request.project_id,
+            status=AgentState.QUEUED.value,
+            request=request,
+            created_at=now,
+            updated_at=now,
+        )
+        live = LiveAgent(record, profile)
+        self._enqueue(live)
+        try:
+            await asyncio.gather(
+                self._registry.add(live),
+                self._lives.announce(supervisor_event("agent_spawned", record, key="spawned"), record),
+            )
+        except BaseException:
+            assert live.ticket is not None
+            live.ticket.release()
+            raise
+        self._metrics.agents_spawned.inc()
+        return await self._start(live)
+
+    def check(self, request: SpawnRequest) -> Profile:
+        """The role of a request that could be spawned now; raises what ``spawn`` would for its form."""
+        project = self._projects.get(request.project_id)
+        profile = self._profiles.get(request.agent_type, project.path)
+        check_request(request, profile)
+        self._launcher.check_command(request, profile)
+        return profile
+
+    def _enqueue(self, live: LiveAgent) -> None:
+        request = live.record.request
+        try:
+            live.ticket = self._pool.enqueue(
+                live.record.agent_id, share_key=request.project_id, priority=request.priority
+            )
+        except PoolFull as full:
+            raise PoolSaturated(
+                f"{full}; the request would have been number {full.position} in the queue",
+                retry_after_s=full.retry_after_s,
+                details={"position": full.position, "queued": full.queued},
+            ) from full
+        except PoolClosed as closed:
+            raise SpawnFailed("the sidecar is stopping; spawn again when it is back", slug="stopping") from closed
+
+    async def _start(self, live: LiveAgent) -> Spawned:
+        live.token = self._launcher.mint(live)
+        assert live.ticket is not None
+        if live.ticket.position > 0:
+            self._keep(self._start_when_granted(live), live)
+            return Spawned(record=live.record, token=live.token, context_injected=False, queued=True)
+        # Shielded: a client that goes away must not leave a half-started agent.
+        await asyncio.shield(self._keep(self._begin(live), live))
+        if is_final(AgentState(live.record.status)) and live.record.process_id is None:
+            raise SpawnFailed(
+                live.record.error or "it could not be started", details={"agent_id": live.record.agent_id}
+            )
+        return Spawned(record=live.record, token=live.token, context_injected=True, queued=False)
+
+    async def _begin(self, live: LiveAgent) -> None:
+        try:
+            await self._lives.begin(live)
+        except SidecarError as failure:
+            await self._lives.fail_start(live, failure)
+            raise
+        except Exception as error:
+            log.exception("agent_start_failed", agent_id=live.record.agent_id)
+            unexpected = SpawnFailed("the agent could not be started; the sidecar's log says why")
+            await self._lives.fail_start(live, unexpected)
+            raise unexpected from error
+        self._keep(self._lives.live_through(live), live)
+
+    async def _start_when_granted(self, live: LiveAgent) -> None:
+        try:
+            granted = await live.granted()
+        except PoolClosed:
+            return  # still queued in storage: the next sidecar takes it up again
+        if not granted:
+            await self._lives.end_unstarted(live, Outcome.KILLED, "it was ended while it waited in the queue")
+            return
+        try:
+            await self._begin(live)
+        except SidecarError as failure:
+            log.warning("queued_agent_failed", agent_id=live.record.agent_id, code=failure.code, slug=failure.slug)
+
+    def _keep(self, work: Coroutine[Any, Any, None], live: LiveAgent) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=f"agent {live.record.agent_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None and not isinstance(error, SidecarError):
+            log.error("agent_task_failed", task=task.get_name(), exc_info=error)
+
+    def resume_queued(self, live: LiveAgent) -> None:
+        """Take up an agent that an earlier sidecar had accepted."""
+        self._registry.live[live.record.agent_id] = live
+        self._enqueue(live)
+        self._keep(self._start_when_granted(live), live)
+
+    def conclude_lost(self, live: LiveAgent, exited: AgentExited) -> None:
+        """Tell the end of an agent whose sidecar died; its restart policy then decides as for any other end."""
+        live.facts.put_nowait(exited)
+        self._keep(self._lives.live_through(live), live)
+
+    async def get(self, project_id: str, agent_id: str) -> AgentRecord:
+        """The newest record. Raises NoSuchAgent."""
+        record = await self._registry.find(project_id, check_identifier(agent_id, "agent_id"))
+        if record is None:
+            raise NoSuchAgent(f"no agent {agent_id!r} in project {project_id!r}")
+        return record
+
+    async def find(self, project_id: str, agent_id: str) -> AgentRecord | None:
+        """The newest record, or None; while an ending is being told, it waits for it."""
+        record = await self._registry.find(project_id, agent_id)
+        live = self._registry.live.get(agent_id)
+        if live is not None and not live.facts.empty():
+            await live.ended.wait()
+            return live.record
+        return record
+
+    def full_view(self, record: AgentRecord) -> JSON:
+        """The record as the API shows it."""
+        return full_view(record, self._registry.live.get(record.agent_id))
+
+    def short_view(self, record: AgentRecord) -> JSON:
+        """The record in short."""
+        return short_view(record, self._registry.live.get(record.agent_id))
+
+    async def query(self, project_id: str, query: AgentQuery) -> AgentPage:
+        """One page, newest first, with what is in memory laid over what is stored."""
+        page = await self._store.query_agents(project_id, query)
+        live = self._registry.live
+        agents = [live[record.agent_id].record if record.agent_id in live else record for record in page.agents]
+        return AgentPage(agents=agents, next_cursor=page.next_cursor)
+
+    async def terminate(self, record: AgentRecord, *, force: bool = False, timeout_s: float = 5.0) -> AgentRecord:
+        """End an agent and return when nothing of it is left; one that has ended is returned as it is.
+
+        ``timeout_s`` is the grace between TERM and KILL; ``force`` gives none.
+        """
+        live = self._registry.live.get(record.agent_id)
+        if live is None:
+            return await self.get(record.project_id, record.agent_id)
+        live.ask_to_stop("killed", 0.0 if force else timeout_s)
+        if live.record.status == AgentState.RUNNING:
+            await self._registry.update(live, status=AgentState.STOPPING.value)
+        if live.record.process_id is not None:
+            await self._lives.stop_process(live)
+        await live.ended.wait()
+        return live.record
+
+    async def wait_ended(self, project_id: str, agent_id: str) -> AgentRecord:
+        """Wait for an agent's final status."""
+        live = self._registry.live.get(agent_id)
+        if live is not None:
+            await live.ended.wait()
+            return live.record
+        return await self.get(project_id, agent_id)
+
+    def send(self, record: AgentRecord, text: str, data: JSON | None) -> InputReceipt:
+        """Queue a message for a running agent's stdin. Raises AgentNotRunning."""
+        live = self._registry.live.get(record.agent_id)
+        message_id = new_id("msg")
+        body: JSON = {"type": "message", "message_id": message_id, "text": text}
+        if data is not None:
+            body["data"] = data
+        try:
+            if live is None:
+                raise UnknownAgent(record.agent_id)
+            receipt = InputReceipt(message_id=message_id, state="queued")
+            live.remember_input(receipt)
+            self._pool.send(record.agent_id, message_id, msgspec.json.encode(body))
+        except UnknownAgent as error:
+            raise AgentNotRunning(
+                f"agent {record.agent_id} is {record.status} and reads no messages; spawn a new one"
+            ) from error
+        return receipt
+
+    async def output(self, record: AgentRecord, stream: str, offset: int, limit_bytes: int) -> OutputChunk:
+        """Raw bytes of a stream from ``offset``, at most ``limit_bytes`` (and MAX_OUTPUT_READ)."""
+        directory = str(self._agents_dir / record.agent_id)
+        return await self._pool.read_output(directory, stream, offset, min(limit_bytes, MAX_OUTPUT_READ))
+
+    async def follow(self, record: AgentRecord, stream: str, offset: int) -> AsyncIterator[OutputChunk]:
+        """Each byte once from ``offset`` on, as it comes, until the agent has ended."""
+        while True:
+            live = self._registry.live.get(record.agent_id)
+            grew = live.output_grew if live is not None else None
+            chunk = await self.output(record, stream, offset, MAX_OUTPUT_READ)
+            if chunk.data:
+                offset = chunk.next_offset
+                yield chunk
+                continue
+            if grew is None:
+                return
+            try:
+                async with asyncio.timeout(FOLLOW_POLL_S):
+                    await grew.wait()
+            except TimeoutError:
+                continue
+
+    async def stop(self) -> None:
+        """Wait for what the last facts set off, then end the rest (queued agents stay queued in storage)."""
+        pending = [task for task in self._tasks if not task.done()]
+        if pending:
+            _, late = await asyncio.wait(pending, timeout=5.0)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+
+def check_request(request: SpawnRequest, profile: Profile) -> None:
+    """Raise BadRequest for what a spawn request may not say."""
+    check_identifier(request.issue_id, "issue_id")
+    if not request.task.strip():
+        raise _bad("task", "must not be empty")
+    if "\x00" in request.task:
+        raise _bad("task", "must not hold a NUL character")
+    check_environment(request.environment)
+    resolve_requirements(request.context_requirements)
+    if request.workspace is not None and request.workspace not in KINDS:
+        raise _bad("workspace", f"must be one of {', '.join(KINDS)}")
+    if request.restart is not None and request.restart not in POLICIES:
+        raise _bad("restart", f"must be one of {', '.join(POLICIES)}")
+    if request.timeout_seconds is not None and not 0 < request.timeout_seconds <= 7 * 86400:
+        raise _bad("timeout_seconds", "must be more than 0 and at most 604800")
+    if request.command is not None and not (request.command and request.command[0]):
+        raise _bad("command", "must name a program")
+    if any("\x00" in part for part in request.command or ()):
+        raise _bad("command", "must not hold a NUL character")
+    if request.runtime is not None and request.runtime not in runtime_names():
+        raise _bad("runtime", f"must be one of {', '.join(runtime_names())}")
+    if request.command is None and request.runtime not in (None, profile.runtime):
+        raise _bad("runtime", f"is {profile.runtime!r} for {profile.agent_type}; another one needs a command")
+    runtime, command = command_of(request, profile)
+    if runtime == "python" and (len(command) != 1 or command[0].count(":") != 1):
+        raise _bad("command", "must be one 'module:function' for runtime python")
+    merged_limits(profile, request)
+
+
+def _bad(field: str, problem: str) -> BadRequest:
+    return BadRequest(f"{field} {problem}", details={"field": field})

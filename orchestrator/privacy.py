@@ -1,0 +1,48 @@
+"""Files and directories that only their owner can read, whatever the umask."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def make_private_directory(path: Path) -> Path:
+    """Make ``path`` and its missing parents with mode 0700. Raises OSError."""
+    missing = []
+    current = path
+    while not current.exists():
+        missing.append(current)
+        current = current.parent
+    for directory in reversed(missing):
+        try:
+            directory.mkdir(mode=0o700)
+        except FileExistsError:
+            continue
+        directory.chmod(0o700)  # the umask can only have taken bits away from 0700, an ACL may have added some
+    return path
+
+
+def write_private(path: Path, data: bytes, *, is_synced: bool = False) -> None:
+    """Write a file with mode 0600 in one go, replacing an old one; ``is_synced`` waits for the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        if is_synced:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def replace_private(path: Path, data: bytes) -> None:
+    """Replace ``path`` atomically and durably (file and directory are synced). Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write_private(temporary, data, is_synced=True)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,111 @@
+"""Projects: the directory trees that agents work on, by id."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from pathlib import Path
+
+from orchestrator.clock import Clock, SystemClock
+from orchestrator.errors import BadRequest, Conflict, NotFound
+from orchestrator.identifiers import check_identifier, is_identifier
+from orchestrator.models import Project
+from orchestrator.storage.base import ProjectStore
+
+
+def project_id_for(path: Path) -> str:
+    """An identifier made of a directory's name; odd characters become ``-``, an empty name ``project``."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name).strip("-._")[:128]
+    return name if is_identifier(name) else "project"
+
+
+def check_directory(path: str) -> Path:
+    """The absolute, real path of a project directory. Raises BadRequest when it is not a readable directory."""
+    given = Path(path).expanduser()
+    if not given.is_absolute():
+        raise BadRequest(f"path must be absolute, not {path!r}", details={"field": "path"})
+    try:
+        real = given.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise BadRequest(
+            f"path {path!r} cannot be used ({getattr(error, 'strerror', None) or 'a loop'}); name an existing directory",
+            details={"field": "path"},
+        ) from error
+    if not real.is_dir():
+        raise BadRequest(f"path {path!r} is not a directory; name the project's directory", details={"field": "path"})
+    return real
+
+
+class ProjectService:
+    """The registered projects, held in memory over a durable store.
+
+    Args:
+        store: where they are kept.
+        default_id: the project of requests that name none; None until one is added.
+    """
+
+    def __init__(self, store: ProjectStore, *, clock: Clock | None = None) -> None:
+        self._store = store
+        self._clock = clock or SystemClock()
+        self._projects: dict[str, Project] = {}
+        self.default_id: str | None = None
+
+    async def start(self, given: list[tuple[str | None, str]]) -> None:
+        """Load what is registered, add ``given`` (id or None, path); the first given one is the default."""
+        self._projects = {project.project_id: project for project in await self._store.list_projects()}
+        for project_id, path in given:
+            absolute = os.path.abspath(os.path.expanduser(path))
+            real = await asyncio.to_thread(check_directory, absolute)
+            added = await self.add(project_id or self._free_id(real), absolute, is_replacing=True)
+            self.default_id = self.default_id or added.project_id
+        if self.default_id is None and self._projects:
+            self.default_id = min(self._projects.values(), key=lambda project: project.created_at).project_id
+
+    def _free_id(self, real: Path) -> str:
+        wanted = project_id_for(real)
+        candidate, count = wanted, 1
+        while candidate in self._projects and self._projects[candidate].path != str(real):
+            count += 1
+            candidate = f"{wanted[:120]}-{count}"
+        return candidate
+
+    def get(self, project_id: str) -> Project:
+        """The project. Raises NotFound."""
+        try:
+            return self._projects[project_id]
+        except KeyError:
+            raise NotFound(
+                f"project_id {project_id!r} is not registered; POST /api/projects or serve --project adds one",
+                slug="unknown_project",
+                details={"field": "project_id"},
+            ) from None
+
+    def has(self, project_id: str) -> bool:
+        """Whether a project has this id."""
+        return project_id in self._projects
+
+    def list(self) -> list[Project]:
+        """All, by id."""
+        return [self._projects[key] for key in sorted(self._projects)]
+
+    async def add(self, project_id: str, path: str, *, is_replacing: bool = False) -> Project:
+        """Register a directory durably; the same id and path again is harmless.
+
+        Raises BadRequest (id, path) and, unless ``is_replacing``, Conflict when the id names another directory.
+        """
+        check_identifier(project_id, "project_id")
+        real = await asyncio.to_thread(check_directory, path)
+        known = self._projects.get(project_id)
+        if known is not None and known.path == str(real):
+            return known
+        if known is not None and not is_replacing:
+            raise Conflict(
+                f"project_id {project_id!r} already names another directory; choose another id",
+                details={"field": "project_id"},
+            )
+        project = Project(project_id=project_id, path=str(real), created_at=self._clock.now())
+        await self._store.put_project(project)
+        self._projects[project_id] = project
+        self.default_id = self.default_id or project_id
+        return project

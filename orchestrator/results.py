@@ -1,0 +1,219 @@
+"""Results: outcomes stored for good, their JSON copies and the events that announce them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, get_args
+from weakref import WeakValueDictionary
+
+import msgspec
+import structlog
+
+from orchestrator.clock import Clock, SystemClock, parse_rfc3339, rfc3339
+from orchestrator.errors import BadRequest, NotFound, StorageWriteFailed
+from orchestrator.identifiers import check_identifier, new_id
+from orchestrator.models import (
+    JSON,
+    Event,
+    EventDraft,
+    Model,
+    Result,
+    ResultDraft,
+    ResultPage,
+    ResultQuery,
+    ResultStatus,
+)
+from orchestrator.privacy import make_private_directory, replace_private
+from orchestrator.storage.base import ResultStore
+
+STATUSES: tuple[str, ...] = get_args(ResultStatus)
+FILE_LISTS = ("files_created", "files_modified", "files_deleted")
+LISTS = ("decisions", "errors", "warnings", "next_steps")
+OBJECTS = ("metrics", "artifacts")
+
+Publish = Callable[[str, EventDraft], Awaitable[Event]]
+HandOvers = Callable[[str, str, JSON], list[JSON]]
+log = structlog.get_logger(__name__)
+
+
+class Stored(Model, frozen=True, kw_only=True):
+    """What storing gave. ``event`` is None when nothing was announced."""
+
+    result: Result
+    storage_path: str
+    next_agents: list[JSON]
+    event: Event | None
+
+
+def check_result(result: object) -> None:
+    """Raise BadRequest unless ``result`` has the contract's form; keys that it does not know are left alone."""
+    if not isinstance(result, dict):
+        raise _bad("result", "must be an object")
+    if result.get("status") not in STATUSES:
+        raise _bad("result.status", f"must be one of {', '.join(STATUSES)}")
+    for name in FILE_LISTS:
+        entries = _list(result, name)
+        for index, entry in enumerate(entries):
+            path = entry.get("path") if isinstance(entry, dict) else entry
+            if not isinstance(path, str) or not path or "\x00" in path:
+                raise _bad(f"result.{name}[{index}]", "must be a path or an object with a path")
+    for name in LISTS:
+        _list(result, name)
+    for name in OBJECTS:
+        if name in result and not isinstance(result[name], dict):
+            raise _bad(f"result.{name}", "must be an object")
+
+
+def _list(result: dict[str, Any], name: str) -> list[Any]:
+    value = result.get(name, [])
+    if not isinstance(value, list):
+        raise _bad(f"result.{name}", "must be a list")
+    return value
+
+
+def _bad(field: str, problem: str) -> BadRequest:
+    return BadRequest(f"{field} {problem}", details={"field": field})
+
+
+class ResultService:
+    """Stores results durably, keeps the newest round's JSON file, announces each.
+
+    Args:
+        store: the truth.
+        directory: where ``<project>/<issue>/<agent type>.json`` are written.
+        publish: appends an event durably and returns it.
+        hand_overs: ``(project_id, agent_type, result)`` -> the next agents' objects of the contract.
+    """
+
+    def __init__(
+        self,
+        store: ResultStore,
+        directory: Path,
+        *,
+        publish: Publish,
+        hand_overs: HandOvers,
+        clock: Clock | None = None,
+    ) -> None:
+        self._store = store
+        self._directory = directory
+        self._publish = publish
+        self._hand_overs = hand_overs
+        self._clock = clock or SystemClock()
+        self._locks: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
+
+    async def store(self, project_id: str, draft: ResultDraft, *, result_id: str | None = None) -> Stored:
+        """Store a round; returns when it is durable and announced.
+
+        A draft of a spawned agent (``attempt`` set) is announced as ``result_stored``, one that its exit made not at
+        all (the agent's end tells), any other as ``agent_completed`` or ``agent_failed``. Raises BadRequest,
+        StorageWriteFailed.
+        """
+        for field in ("agent_id", "agent_type", "issue_id"):
+            check_identifier(getattr(draft, field), field)
+        check_result(draft.result)
+        if draft.timestamp is not None:
+            try:
+                parse_rfc3339(draft.timestamp)
+            except ValueError as error:
+                raise _bad("timestamp", "must be an RFC 3339 time such as 2026-01-31T12:00:00Z") from error
+        now = self._clock.now()
+        key = (project_id, draft.issue_id, draft.agent_type)
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        # One writer per key, so that the file always ends as the newest round.
+        async with lock:
+            result = await self._store.insert_result(project_id, result_id or new_id("res"), draft, stored_at=now)
+            path = await asyncio.to_thread(write_copy, self._directory, result)
+        event = await self._announce(result)
+        return Stored(
+            result=result,
+            storage_path=str(path),
+            next_agents=self._hand_overs(project_id, draft.agent_type, result.result),
+            event=event,
+        )
+
+    async def _announce(self, result: Result) -> Event | None:
+        draft = announcement(result)
+        event = await self._publish(result.project_id, draft) if draft is not None else None
+        await self._store.mark_announced(result.project_id, result.id)
+        return event
+
+    async def recover(self) -> int:
+        """Finish what a killed sidecar began: write the copies and announce; how many results it was."""
+        pending = await self._store.unannounced_results()
+        for result in pending:
+            await asyncio.to_thread(write_copy, self._directory, result)
+            await self._announce(result)
+        return len(pending)
+
+    async def get(self, project_id: str, result_id: str) -> Result:
+        """The result. Raises NotFound."""
+        result = await self._store.get_result(project_id, result_id)
+        if result is None:
+            raise NotFound(f"no result {result_id!r} in this project", slug="no_such_result")
+        return result
+
+    async def query(self, project_id: str, query: ResultQuery) -> ResultPage:
+        """One page, newest first."""
+        return await self._store.query_results(project_id, query)
+
+
+def announcement(result: Result) -> EventDraft | None:
+    """The event that tells of a stored result, with an id of its own so that it is published once."""
+    if result.source == "exit":
+        return None
+    if result.attempt is not None:
+        event_type = "result_stored"
+    else:
+        event_type = "agent_failed" if result.status == "failed" else "agent_completed"
+    return EventDraft(
+        event_type=event_type,
+        publisher=result.agent_id,
+        topic="coordination",
+        event_id=f"{result.id}.stored",
+        round=result.round,
+        data={
+            "agent_id": result.agent_id,
+            "agent_type": result.agent_type,
+            "issue_id": result.issue_id,
+            "status": result.status,
+            "result_id": result.id,
+            "round": result.round,
+        },
+    )
+
+
+def body_of(result: Result) -> JSON:
+    """A result as the API shows it: ``id`` and ``round`` with the stored body."""
+    return {
+        "id": result.id,
+        "round": result.round,
+        "agent_id": result.agent_id,
+        "agent_type": result.agent_type,
+        "issue_id": result.issue_id,
+        "project_id": result.project_id,
+        "result": result.result,
+        "status": result.status,
+        "timestamp": result.timestamp,
+        "stored_at": rfc3339(result.stored_at),
+        "source": result.source,
+        "attempt": result.attempt,
+    }
+
+
+def write_copy(directory: Path, result: Result) -> Path:
+    """Write the newest round's JSON file atomically (0600) and return its absolute path.
+
+    File and directory are synced, so that a crash leaves the old file or the new one, never a torn one.
+    Raises StorageWriteFailed.
+    """
+    folder = directory / result.project_id / result.issue_id
+    target = folder / f"{result.agent_type}.json"
+    data = msgspec.json.format(msgspec.json.encode(body_of(result)), indent=2) + b"\n"
+    try:
+        make_private_directory(folder)
+        replace_private(target, data)
+    except OSError as error:
+        raise StorageWriteFailed(f"the result's file could not be written: {error.strerror}") from error
+    return target.absolute()

@@ -1,0 +1,277 @@
+"""The supervisor: builds all services, starts and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+
+import structlog
+from agentpool.local import LocalPool
+
+from agentpool.config import PoolConfig
+from orchestrator.agents.base import TokenMinter
+from orchestrator.agents.feeds import EventFeeds
+from orchestrator.agents.launch import Launcher
+from orchestrator.agents.lives import AgentLives
+from orchestrator.agents.records import RecordTaker
+from orchestrator.agents.recovery import Recovery
+from orchestrator.agents.registry import AgentRegistry
+from orchestrator.agents.relay import Relay
+from orchestrator.agents.restarts import RestartIntensity
+from orchestrator.agents.service import AgentService
+from orchestrator.clock import Clock, SystemClock
+from orchestrator.config import Settings
+from orchestrator.context.engine import ContextEngine
+from orchestrator.errors import UnknownAgentType
+from orchestrator.events.bus import EventBus
+from orchestrator.events.mirror import LogMirror
+from orchestrator.health import Reporter
+from orchestrator.metrics import Metrics
+from orchestrator.models import JSON, Event, EventDraft
+from orchestrator.privacy import make_private_directory
+from orchestrator.profiles.catalogue import Profiles
+from orchestrator.projects import ProjectService
+from orchestrator.results import ResultService
+from orchestrator.retention import Sweeper
+from orchestrator.storage.lock import StorageLock
+from orchestrator.storage.sqlite import SqliteStorage
+from orchestrator.workflows.runner import RunService
+from orchestrator.workspaces import Workspaces
+
+#: Modules that the parent of warm Python agents imports once.
+PRELOADED = ("agentpool.agent", "orchestrator.analysts.preload")
+#: Seconds of grace that agents have when the sidecar stops.
+STOP_GRACE_S = 5.0
+log = structlog.get_logger(__name__)
+
+
+class Supervisor:
+    """One sidecar without its HTTP side; use it as ``async with Supervisor(...)`` around serving.
+
+    Args:
+        settings: what is configured.
+        directory: the storage directory; locked while this lives.
+        base_url: where agents reach the API, without a trailing slash.
+        minter: gives agents their tokens.
+        projects: ``(id or None, path)``; the first is the default project.
+        version: of the program, for ``/health``.
+        environ: the environment that agents get a little of.
+
+    Raises on entry: StorageInUse, StorageWriteFailed, StorageReadFailed, BadRequest (a project's path).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        directory: Path,
+        *,
+        base_url: str,
+        minter: TokenMinter,
+        projects: list[tuple[str | None, str]],
+        version: str,
+        environ: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.settings = settings
+        self.directory = directory
+        self.metrics = Metrics()
+        self._given_projects = projects
+        self._clock = clock = clock or SystemClock()
+        self._stack = AsyncExitStack()
+        self._tasks: list[asyncio.Task[None]] = []
+        agents_dir = directory / "agents"
+        self._agents_dir = agents_dir
+        self.storage = SqliteStorage(directory)
+        self.profiles = Profiles()
+        self.projects = ProjectService(self.storage, clock=clock)
+        self.bus = EventBus(
+            self.storage, settings.events, clock=clock, mirror=LogMirror(directory / "events", settings.events)
+        )
+        self.results = ResultService(
+            self.storage, directory / "results", publish=self._publish, hand_overs=self._hand_overs, clock=clock
+        )
+        self.context = ContextEngine(
+            self.profiles, self.storage, self.storage, settings.context, directory / "context", clock=clock
+        )
+        self.pool = LocalPool(pool_config(settings))
+        self.registry = AgentRegistry(self.storage, clock)
+        launcher = Launcher(
+            agents_dir=agents_dir,
+            base_url=base_url,
+            context=self.context,
+            projects=self.projects,
+            workspaces=Workspaces(agents_dir, directory / "worktrees"),
+            minter=minter,
+            settings=settings.pool,
+            environ=os.environ if environ is None else environ,
+        )
+        self._lives = AgentLives(
+            pool=self.pool,
+            registry=self.registry,
+            launcher=launcher,
+            records=RecordTaker(self.results, self._publish, self.metrics),
+            results=self.results,
+            publish=self._publish,
+            minter=minter,
+            intensity=RestartIntensity(settings.pool.restart_limit, settings.pool.restart_window_s),
+            metrics=self.metrics,
+            clock=clock,
+        )
+        self.agents = AgentService(
+            pool=self.pool,
+            store=self.storage,
+            registry=self.registry,
+            lives=self._lives,
+            launcher=launcher,
+            profiles=self.profiles,
+            projects=self.projects,
+            metrics=self.metrics,
+            clock=clock,
+            agents_dir=agents_dir,
+        )
+        self.runs = RunService(
+            store=self.storage,
+            agents=self.agents,
+            context=self.context,
+            profiles=self.profiles,
+            projects=self.projects,
+            publish=self._publish,
+            clock=clock,
+        )
+        self._feeds = EventFeeds(self.bus, self.pool, self.registry)
+        self._reporter = Reporter(
+            settings=settings,
+            directory=directory,
+            version=version,
+            storage=self.storage,
+            bus=self.bus,
+            pool=self.pool,
+            registry=self.registry,
+            context=self.context,
+            metrics=self.metrics,
+            clock=clock,
+        )
+
+    async def health(self) -> JSON:
+        """See ``Reporter.health``."""
+        return await self._reporter.health()
+
+    async def status(self) -> JSON:
+        """See ``Reporter.status``."""
+        return await self._reporter.status()
+
+    async def __aenter__(self) -> Supervisor:
+        """Start everything in order; what was started is stopped again when a later step fails."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def _start(self) -> None:
+        stack = self._stack
+        await asyncio.to_thread(make_private_directory, self.directory)
+        lock = StorageLock(self.directory)
+        await asyncio.to_thread(lock.acquire)
+        stack.push_async_callback(asyncio.to_thread, lock.release)
+        await self.storage.open()
+        stack.push_async_callback(self.storage.close)
+        await self.projects.start(self._given_projects)
+        await self.bus.start()
+        stack.push_async_callback(self.bus.stop)
+        await self.results.recover()
+        await self.registry.start()
+        await self.context.start()
+        stack.push_async_callback(self.context.stop)
+        await self.pool.start()
+        relay = asyncio.create_task(Relay(self.pool, self.registry, self.metrics).run(), name="relay")
+        stack.push_async_callback(self._stop_agents, relay)
+        await self._feeds.start()
+        stack.push_async_callback(self._feeds.stop)
+        await self._recovery().run()
+        await self.runs.resume()
+        stack.push_async_callback(self.runs.stop)
+        self._watch(relay)
+        sweeper = Sweeper(
+            self.settings,
+            self.storage,
+            self._agents_dir,
+            is_live=self.registry.live.__contains__,
+            clock=self._clock,
+        )
+        sweeping = asyncio.create_task(sweeper.run(), name="sweeper")
+        stack.push_async_callback(_cancel, sweeping)
+        self._reporter.register_gauges()
+
+    def _recovery(self) -> Recovery:
+        return Recovery(
+            store=self.storage,
+            results=self.storage,
+            pool=self.pool,
+            registry=self.registry,
+            lives=self._lives,
+            agents=self.agents,
+            profiles=self.profiles,
+            projects=self.projects,
+        )
+
+    def _watch(self, task: asyncio.Task[None]) -> None:
+        """Log a service task that ends by an error: the sidecar must not limp on unnoticed."""
+
+        def report(done: asyncio.Task[None]) -> None:
+            if not done.cancelled() and done.exception() is not None:
+                log.critical("service_task_failed", task=done.get_name(), exc_info=done.exception())
+
+        task.add_done_callback(report)
+
+    async def _stop_agents(self, relay: asyncio.Task[None]) -> None:
+        self._lives.is_closing = True
+        await self.pool.stop(grace_s=STOP_GRACE_S)
+        # The pool has said everything; what it said is made durable before storage closes.
+        await asyncio.wait({relay}, timeout=5.0)
+        await self.agents.stop()
+        await _cancel(relay)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop everything in the opposite order, each step bounded."""
+        await self._stack.aclose()
+
+    async def _publish(self, project_id: str, draft: EventDraft) -> Event:
+        return (await self.bus.publish(project_id, draft)).event
+
+    def _hand_overs(self, project_id: str, agent_type: str, result: JSON) -> list[JSON]:
+        try:
+            profile = self.profiles.get(agent_type, self.projects.get(project_id).path)
+        except UnknownAgentType:
+            return []
+        return [
+            {"agent_type": next_agent.agent_type, "priority": next_agent.priority, "reason": next_agent.reason}
+            for next_agent in profile.next_agents(result)
+        ]
+
+
+def pool_config(settings: Settings) -> PoolConfig:
+    """The pool's part of the settings."""
+    pool = settings.pool
+    return PoolConfig(
+        workers=pool.workers,
+        max_running=pool.max_running,
+        queue_size=pool.queue_size,
+        memory_reserve_bytes=pool.memory_reserve_bytes,
+        agent_memory_bytes=pool.agent_memory_bytes,
+        grace_s=pool.grace_s,
+        cgroups=pool.cgroups,
+        preload=PRELOADED,
+    )
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

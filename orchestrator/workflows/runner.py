@@ -1,0 +1,253 @@
+"""Runs: an issue worked on by a team, phase after phase, resumed after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from agentpool.states import AgentState
+from orchestrator.agents.durability import until_stored
+from orchestrator.agents.service import AgentService
+from orchestrator.clock import Clock
+from orchestrator.context.engine import ContextEngine
+from orchestrator.context.models import ContextRequest
+from orchestrator.errors import Conflict, NotFound, PoolSaturated, SidecarError
+from orchestrator.identifiers import check_identifier, new_id
+from orchestrator.models import Event, EventDraft, Run, RunStep, SpawnRequest
+from orchestrator.profiles.catalogue import Profiles
+from orchestrator.projects import ProjectService
+from orchestrator.storage.base import RunStore
+from orchestrator.workflows.facts import facts_of
+from orchestrator.workflows.team import get_workflow, plan
+
+#: What an attempt was ended by when its sidecar stopped or died.
+WITH_THE_SIDECAR = ("shutdown", "sidecar_lost")
+FINAL = ("completed", "failed", "cancelled")
+#: The role whose view of the project decides about the team.
+PLANNING_ROLE = "chief-architect"
+PUBLISHER = "supervisor"
+Publish = Callable[[str, EventDraft], Awaitable[Event]]
+log = structlog.get_logger(__name__)
+
+
+class RunService:
+    """Starts, shows, cancels and resumes runs."""
+
+    def __init__(
+        self,
+        *,
+        store: RunStore,
+        agents: AgentService,
+        context: ContextEngine,
+        profiles: Profiles,
+        projects: ProjectService,
+        publish: Publish,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._agents = agents
+        self._context = context
+        self._profiles = profiles
+        self._projects = projects
+        self._publish = publish
+        self._clock = clock
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._runs: dict[str, Run] = {}
+        self._cancelled: set[str] = set()
+
+    async def create(
+        self, project_id: str, *, issue_id: str, task: str, workflow: str = "team", runtime: str | None = None
+    ) -> Run:
+        """Plan a run, make it durable and begin it. Raises BadRequest, NotFound."""
+        check_identifier(issue_id, "issue_id")
+        chosen = get_workflow(workflow)
+        project = self._projects.get(project_id)
+        built = await self._context.build(
+            project, ContextRequest(issue_id=issue_id, agent_type=PLANNING_ROLE, task=task)
+        )
+        known = {profile.agent_type for profile in self._profiles.list(project.path)}
+        steps = plan(chosen, facts_of(built.document), task, known)
+        now = self._clock.now()
+        run = Run(
+            run_id=new_id("run"),
+            project_id=project_id,
+            issue_id=issue_id,
+            task=task,
+            workflow=workflow,
+            status="running",
+            steps=steps,
+            created_at=now,
+            updated_at=now,
+            runtime=runtime,
+        )
+        for step in steps:
+            self._agents.check(_request(run, step))
+        await self._store.put_run(run)
+        self._runs[run.run_id] = run
+        await self._tell(run, "run_started", "started", {"workflow": workflow, "steps": len(steps)})
+        self._begin(run)
+        return run
+
+    def _begin(self, run: Run) -> None:
+        task = asyncio.create_task(self._execute(run.run_id), name=f"run {run.run_id}")
+        self._running[run.run_id] = task
+        task.add_done_callback(lambda done: self._ended(run.run_id, done))
+
+    def _ended(self, run_id: str, task: asyncio.Task[None]) -> None:
+        self._running.pop(run_id, None)
+        self._cancelled.discard(run_id)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("run_task_failed", run_id=run_id, exc_info=task.exception())
+
+    async def resume(self) -> int:
+        """Go on with what an earlier sidecar had begun; how many runs."""
+        unfinished = await self._store.unfinished_runs()
+        for run in unfinished:
+            self._runs[run.run_id] = await self._revive(run)
+            self._begin(run)
+        return len(unfinished)
+
+    async def _revive(self, run: Run) -> Run:
+        """Give steps whose agents ended with the earlier sidecar, not by themselves, a new agent each."""
+        steps = []
+        for step in run.steps:
+            if step.status == "running" and step.agent_id is not None:
+                record = await self._agents.find(run.project_id, step.agent_id)
+                if record is not None and record.evidence.get("ended_by") in WITH_THE_SIDECAR:
+                    step = msgspec.structs.replace(step, agent_id=None, status="pending")
+            steps.append(step)
+        return msgspec.structs.replace(run, steps=steps)
+
+    async def get(self, project_id: str, run_id: str) -> Run:
+        """The run. Raises NotFound."""
+        run = self._runs.get(run_id) or await self._store.get_run(project_id, check_identifier(run_id, "run_id"))
+        if run is None or run.project_id != project_id:
+            raise NotFound(f"no run {run_id!r} in this project", slug="no_such_run")
+        return run
+
+    async def list(self, project_id: str, *, limit: int = 100) -> list[Run]:
+        """Newest first."""
+        return await self._store.list_runs(project_id, limit=limit)
+
+    async def cancel(self, project_id: str, run_id: str) -> Run:
+        """End a run's agents, then the run; returns when nothing of it is left. Raises NotFound, Conflict."""
+        run = await self.get(project_id, run_id)
+        if run.status in FINAL:
+            raise Conflict(f"run {run_id} is already {run.status}")
+        self._cancelled.add(run_id)
+        for step in run.steps:
+            if step.agent_id is not None and step.status == "running":
+                try:
+                    await self._agents.terminate(await self._agents.get(project_id, step.agent_id))
+                except SidecarError as error:
+                    log.debug("step_had_no_agent", run_id=run_id, step=step.step, slug=error.slug)
+        task = self._running.get(run_id)
+        if task is not None:
+            await asyncio.wait({task})
+        return await self.get(project_id, run_id)
+
+    async def _execute(self, run_id: str) -> None:
+        run = self._runs[run_id]
+        for phase in sorted({step.phase for step in run.steps}):
+            if run_id in self._cancelled:
+                break
+            names = [step.step for step in run.steps if step.phase == phase]
+            await asyncio.gather(*(self._work(run_id, name) for name in names))
+            done = [step for step in self._runs[run_id].steps if step.phase == phase]
+            await self._tell(
+                run,
+                "phase_complete",
+                f"phase-{phase}",
+                {"phase": phase, "steps": {step.agent_type: step.status for step in done}},
+            )
+        await self._finish(run_id)
+
+    async def _work(self, run_id: str, name: str) -> None:
+        run = self._runs[run_id]
+        step = _step(run, name)
+        if step.status in (*FINAL, "killed", "timed_out") or run_id in self._cancelled:
+            return
+        try:
+            if step.agent_id is None or await self._agents.find(run.project_id, step.agent_id) is None:
+                # The id is durable before the agent is, so that a crash in between cannot start a second one.
+                step = await self._change(run_id, name, agent_id=step.agent_id or new_id("agt"), status="running")
+                await self._spawn(run, step)
+            assert step.agent_id is not None
+            record = await self._agents.wait_ended(run.project_id, step.agent_id)
+            status = record.status
+        except SidecarError as error:
+            log.warning("step_failed", run_id=run_id, step=name, code=error.code, slug=error.slug)
+            status = AgentState.FAILED.value
+        await self._change(run_id, name, status=status)
+
+    async def _spawn(self, run: Run, step: RunStep) -> None:
+        request = _request(run, step)
+        while True:
+            try:
+                await self._agents.spawn(request, agent_id=step.agent_id)
+                return
+            except PoolSaturated as full:
+                await asyncio.sleep(full.retry_after_s or 1.0)
+
+    async def _change(self, run_id: str, name: str, **changes: Any) -> RunStep:
+        run = self._runs[run_id]
+        step = msgspec.structs.replace(_step(run, name), **changes)
+        steps = [step if old.step == name else old for old in run.steps]
+        run = self._runs[run_id] = msgspec.structs.replace(run, steps=steps, updated_at=self._clock.now())
+        await until_stored(lambda: self._store.put_run(self._runs[run_id]))
+        return step
+
+    async def _finish(self, run_id: str) -> None:
+        run = self._runs[run_id]
+        failed = [step.agent_type for step in run.steps if step.status != AgentState.COMPLETED]
+        if run_id in self._cancelled:
+            status, error = "cancelled", None
+        elif failed:
+            status, error = "failed", f"did not complete: {', '.join(failed)}"
+        else:
+            status, error = "completed", None
+        now = self._clock.now()
+        run = msgspec.structs.replace(run, status=status, error=error, updated_at=now, ended_at=now)
+        await until_stored(lambda: self._store.put_run(run))
+        self._runs[run_id] = run
+        await self._tell(run, "run_completed", "completed", {"status": status})
+        del self._runs[run_id]
+
+    async def _tell(self, run: Run, event_type: str, key: str, data: dict[str, Any]) -> None:
+        draft = EventDraft(
+            event_type=event_type,
+            publisher=PUBLISHER,
+            topic="coordination",
+            event_id=f"{run.run_id}.{key}",
+            correlation_id=run.run_id,
+            data={"run_id": run.run_id, "issue_id": run.issue_id, **data},
+        )
+        await until_stored(lambda: self._publish(run.project_id, draft))
+
+    async def stop(self) -> None:
+        """Let go of all runs; they stay unfinished in storage and are resumed by the next sidecar."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _request(run: Run, step: RunStep) -> SpawnRequest:
+    return SpawnRequest(
+        agent_type=step.agent_type,
+        issue_id=run.issue_id,
+        task=step.task,
+        project_id=run.project_id,
+        runtime=run.runtime,
+        correlation_id=run.run_id,
+        spawned_by=run.run_id,
+        run_id=run.run_id,
+    )
+
+
+def _step(run: Run, name: str) -> RunStep:
+    return next(step for step in run.steps if step.step == name)

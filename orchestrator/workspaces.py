@@ -1,0 +1,81 @@
+"""Workspaces: the directory that an agent works in."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import structlog
+
+from orchestrator.errors import SpawnFailed
+from orchestrator.models import AgentRecord, Project
+from orchestrator.privacy import make_private_directory
+
+KINDS = ("shared", "scratch", "worktree")
+#: Seconds that one git command may take; a checkout of a large repository needs some.
+GIT_TIMEOUT_S = 60.0
+#: Git options under which nothing that a repository carries is executed.
+SAFE_GIT = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "safe.directory=*")
+log = structlog.get_logger(__name__)
+
+
+class Workspaces:
+    """Makes and removes workspaces under the storage directory."""
+
+    def __init__(self, agents_dir: Path, worktrees_dir: Path) -> None:
+        self._agents_dir = agents_dir
+        self._worktrees_dir = worktrees_dir
+
+    async def prepare(self, kind: str, project: Project, record: AgentRecord) -> str:
+        """The absolute directory for this agent; made when it is not there. Raises SpawnFailed."""
+        if kind == "scratch":
+            path = self._agents_dir / record.agent_id / "workspace"
+            await asyncio.to_thread(make_private_directory, path)
+            return str(path)
+        if not await asyncio.to_thread(Path(project.path).is_dir):
+            raise SpawnFailed(
+                f"workspace: the project's directory {project.path} is gone; restore it or register the project anew",
+                slug="workspace_failed",
+            )
+        if kind == "shared":
+            return project.path
+        return await asyncio.to_thread(self._add_worktree, project, record)
+
+    def _add_worktree(self, project: Project, record: AgentRecord) -> str:
+        path = self._worktrees_dir / record.agent_id
+        if path.is_dir():
+            return str(path)
+        make_private_directory(self._worktrees_dir)
+        issue = re.sub(r"[^A-Za-z0-9-]+", "-", record.issue_id)
+        branch = f"sidecar/{issue}/{record.agent_id}"
+        done = _git(project.path, "worktree", "add", "--quiet", "-b", branch, str(path), "HEAD")
+        if done.returncode:
+            shutil.rmtree(path, ignore_errors=True)
+            _git(project.path, "worktree", "prune")
+            reason = done.stderr.strip().splitlines()[-1:] or ["git failed"]
+            raise SpawnFailed(
+                f"workspace: no git worktree could be made of {project.path}: {reason[0]}; "
+                "ask for workspace 'shared' or 'scratch', or commit once",
+                slug="workspace_failed",
+            )
+        return str(path)
+
+    async def discard(self, kind: str, project: Project, record: AgentRecord) -> None:
+        """Remove what a failed start made; work that an agent has done is never removed here."""
+        if kind == "worktree" and record.workspace_path:
+            await asyncio.to_thread(_git, project.path, "worktree", "remove", "--force", record.workspace_path)
+
+
+def _git(directory: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["git", *SAFE_GIT, "-C", directory, *arguments]
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=GIT_TIMEOUT_S, stdin=subprocess.DEVNULL
+        )
+    except FileNotFoundError:
+        return subprocess.CompletedProcess(command, 127, "", "git is not installed")
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 124, "", f"git took longer than {GIT_TIMEOUT_S:.0f} s")
