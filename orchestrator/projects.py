@@ -37,6 +37,11 @@ def check_directory(path: str) -> Path:
     return real
 
 
+def _given_directory(path: str) -> Path:
+    """A directory named by the operator, who may leave out where it begins."""
+    return check_directory(os.path.abspath(os.path.expanduser(path)))
+
+
 class ProjectService:
     """The registered projects, held in memory over a durable store.
 
@@ -55,9 +60,8 @@ class ProjectService:
         """Load what is registered, add ``given`` (id or None, path); the first given one is the default."""
         self._projects = {project.project_id: project for project in await self._store.list_projects()}
         for project_id, path in given:
-            absolute = os.path.abspath(os.path.expanduser(path))
-            real = await asyncio.to_thread(check_directory, absolute)
-            added = await self.add(project_id or self._free_id(real), absolute, is_replacing=True)
+            real = await asyncio.to_thread(_given_directory, path)
+            added = await self.add(project_id or self._free_id(real), str(real), is_replacing=True)
             self.default_id = self.default_id or added.project_id
         if self.default_id is None and self._projects:
             self.default_id = min(self._projects.values(), key=lambda project: project.created_at).project_id

@@ -23,6 +23,7 @@ from orchestrator.agents.registry import AgentRegistry
 from orchestrator.agents.relay import Relay
 from orchestrator.agents.restarts import RestartIntensity
 from orchestrator.agents.service import AgentService
+from orchestrator.audit import AuditLog
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.config import Settings
 from orchestrator.context.engine import ContextEngine
@@ -79,6 +80,7 @@ class Supervisor:
         self.settings = settings
         self.directory = directory
         self.metrics = Metrics()
+        self.audit = AuditLog(directory / "logs" / "audit.log", file_bytes=settings.log.file_bytes)
         self._given_projects = projects
         self._clock = clock = clock or SystemClock()
         self._stack = AsyncExitStack()
@@ -179,6 +181,7 @@ class Supervisor:
         lock = StorageLock(self.directory)
         await asyncio.to_thread(lock.acquire)
         stack.push_async_callback(asyncio.to_thread, lock.release)
+        stack.callback(self.audit.close)
         await self.storage.open()
         stack.push_async_callback(self.storage.close)
         await self.projects.start(self._given_projects)
