@@ -8,6 +8,8 @@ import gc
 import inspect
 import logging
 import os
+import random
+import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,6 +22,8 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from tests.support.leaks import Snapshot
+from tests.support.repo import sample_repository
+from tests.support.server import Server
 
 #: Calls of these packages inside a running event loop must not block it.
 SERVER_PACKAGES = ["orchestrator", "agentpool", "api"]
@@ -40,8 +44,22 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("project")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the chaos tests."""
+    group = parser.getgroup("chaos")
+    group.addoption("--chaos-seed", default="1", help="seed of the chaos tests, or 'random' (default: 1)")
+    group.addoption("--chaos-rounds", type=int, default=1, help="how often a chaos test repeats its fault (default: 1)")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Show the seed, so that a failed chaos run can be repeated."""
+    return f"chaos: seed {config.option.chaos_seed}, rounds {config.option.chaos_rounds}"
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the markers that this file acts on."""
+    """Declare the markers that this file acts on; draw the chaos seed once, before xdist starts its workers."""
+    if config.option.chaos_seed == "random":
+        config.option.chaos_seed = str(random.SystemRandom().randrange(1, 1_000_000))
     config.addinivalue_line("markers", "allow_blocking(reason): a library blocks the loop in this test; why it may")
     config.addinivalue_line("markers", "allow_leaks(reason): this test leaves something behind; why it may")
 
@@ -132,6 +150,55 @@ def _restored_logging() -> Iterator[None]:
 def storage(tmp_path: Path) -> Path:
     """A storage directory that does not exist yet, as at a first start."""
     return tmp_path / "storage"
+
+
+@pytest.fixture
+def chaos_seed(request: pytest.FixtureRequest) -> int:
+    """Seed of everything random in a chaos test; ``--chaos-seed`` sets it."""
+    return int(request.config.option.chaos_seed)
+
+
+@pytest.fixture
+def chaos_rounds(request: pytest.FixtureRequest) -> int:
+    """How often a chaos test repeats its fault; ``--chaos-rounds`` sets it."""
+    return int(request.config.option.chaos_rounds)
+
+
+# -- a running sidecar ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def _shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("sidecar")
+    project = sample_repository(directory / "sample")
+    other = sample_repository(directory / "other", seed="other")
+    environment = {"ORCHESTRATOR_RATE_LIMITS": "off"}
+    with Server(directory / "storage", {"sample": project, "other": other}, environment=environment) as server:
+        yield server
+
+
+@pytest.fixture
+def sidecar(_shared_server: Server) -> Iterator[Server]:
+    """A running sidecar with the projects ``sample`` (default) and ``other``, rate limits off.
+
+    It is shared by all tests of one pytest process: use issue ids of your own (``issue``), and never stop it.
+    """
+    yield _shared_server
+    _shared_server.close_clients()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A sidecar of the test's own, running, that may be killed, restarted or reconfigured."""
+    project = sample_repository(tmp_path / "sample")
+    with Server(tmp_path / "storage", {"sample": project}) as own:
+        yield own
+
+
+@pytest.fixture
+def issue() -> str:
+    """An issue id that no other test uses."""
+    return f"issue-{uuid.uuid4().hex[:12]}"
 
 
 # -- leaks ------------------------------------------------------------------------------------
