@@ -117,6 +117,13 @@ class LogSettings(Section, frozen=True, kw_only=True):
     file_bytes: Positive = 16 << 20
 
 
+class ClientSettings(Section, frozen=True, kw_only=True):
+    """``[client]``: which sidecar and project the command line talks to; a project's own file may not set it."""
+
+    url: str | None = None
+    project_id: str | None = None
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """All settings. ``projects`` maps ids to directories; the first is the default project."""
 
@@ -128,6 +135,7 @@ class Settings(Section, frozen=True, kw_only=True):
     events: EventSettings = EventSettings()
     context: ContextSettings = ContextSettings()
     log: LogSettings = LogSettings()
+    client: ClientSettings = ClientSettings()
     projects: dict[str, str] = {}
 
 
@@ -142,6 +150,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 SHORT_VARIABLES = {
     "ORCHESTRATOR_STORAGE": "storage.directory",
     "ORCHESTRATOR_RATE_LIMITS": "rate_limits.enabled",
+    "ORCHESTRATOR_URL": "client.url",
+    "ORCHESTRATOR_PROJECT_ID": "client.project_id",
 }
 
 
