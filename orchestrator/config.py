@@ -35,6 +35,7 @@ class ServerSettings(Section, frozen=True, kw_only=True):
     private_key: str | None = None
     allowed_hosts: list[str] = []
     body_limit_bytes: Positive = 10_000_000
+    body_timeout_s: Seconds = 30.0
     workers: Positive = 1
     shutdown_s: Seconds = 15.0
 

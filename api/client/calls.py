@@ -96,6 +96,11 @@ def clear_context(issue_id: str, *, project_id: str | None = None) -> Request[ty
     return Request("DELETE", _path("api", "cache", "context", issue_id), Answer.json, _query(project_id=project_id))
 
 
+def search_context(q: str, *, limit: int | None = None, project_id: str | None = None) -> Request[types.JSON]:
+    """The project's files that fit a query, best first."""
+    return _get("/api/context/search", q=q, limit=limit, project_id=project_id)
+
+
 # -- results ----------------------------------------------------------------------------------
 
 

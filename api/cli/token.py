@@ -1,0 +1,73 @@
+"""``token``: tokens made from the storage's key, without a running sidecar."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from api.cli.failures import USAGE, Failure
+from api.cli.options import Command
+from api.cli.session import FALLBACK_PROJECT, Session
+
+if TYPE_CHECKING:
+    from orchestrator.profiles.model import PermissionClass
+
+
+@click.command(cls=Command)
+@click.option("--agent-type", metavar="TYPE", help="Make a role's token, with its permissions.")
+@click.option("--admin", is_flag=True, help="Make an operator's token (the default).")
+@click.option("--ttl", type=click.IntRange(1), metavar="SECONDS", help="Seconds until it expires (default 3600).")
+@click.pass_obj
+def token(session: Session, agent_type: str | None, admin: bool, ttl: int | None) -> None:
+    """Print a token, and nothing else.
+
+    Whoever can read the storage directory is the operator. No sidecar needs to run. A role's token made here has
+    no agent behind it: it is good until it expires.
+
+    \b
+    Examples:
+      curl -H "Authorization: Bearer $(orchestrator token)" http://127.0.0.1:3001/api/agents
+      orchestrator token --agent-type security-auditor --project-id shop --ttl 600
+    """
+    if admin and agent_type:
+        raise Failure("--admin and --agent-type exclude each other; give one", USAGE)
+    from api.auth.offline import mint_offline
+
+    permission_class = _class_of(session, agent_type) if agent_type else None
+    session.out.text(
+        mint_offline(
+            session.storage,
+            _project_id(session),
+            agent_type,
+            agent_type is None,
+            ttl if ttl is not None else session.settings.auth.token_ttl_s,
+            permission_class=permission_class,
+        )
+    )
+
+
+def _project_id(session: Session) -> str:
+    """Told, else as the running sidecar says, else the configured first, else the current directory's name."""
+    if session.settings.client.project_id:
+        return session.settings.client.project_id
+    if session.running is not None:
+        from api.client import ClientError
+
+        try:
+            return session.project_id
+        except ClientError:
+            session.out.note("the sidecar does not answer; the project is taken from the settings")
+    if session.settings.projects:
+        return next(iter(session.settings.projects))
+    from orchestrator.projects import project_id_for
+
+    if (session.directory / ".git").exists() or (session.directory / "orchestrator.toml").is_file():
+        return project_id_for(session.directory.resolve())
+    return FALLBACK_PROJECT
+
+
+def _class_of(session: Session, agent_type: str) -> PermissionClass:
+    from api.cli.catalogue import open_profiles
+
+    return open_profiles(session).get(agent_type, str(session.directory)).permission_class
