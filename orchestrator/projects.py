@@ -29,7 +29,7 @@ def check_directory(path: str) -> Path:
         real = given.resolve(strict=True)
     except (OSError, RuntimeError) as error:
         raise BadRequest(
-            f"path {path!r} cannot be used ({getattr(error, 'strerror', None) or 'a loop'}); name an existing directory",
+            f"path {path!r} cannot be used ({getattr(error, 'strerror', None) or 'a loop'}); name an existing one",
             details={"field": "path"},
         ) from error
     if not real.is_dir():
