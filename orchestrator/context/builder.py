@@ -1,0 +1,169 @@
+"""The builder: a process of its own that scans, indexes, ranks and renders, so that the event loop never waits.
+
+It talks over one socket (``orchestrator.context.frames``) and ends when the other side is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from orchestrator.context.frames import Ask, Stale, Told, decode_ask, encode, receive
+from orchestrator.context.library import Library
+from orchestrator.context.project import Limits
+from orchestrator.context.watch import Watch
+
+_THREADS = 4
+#: Watches of projects that nobody asked for so long (seconds) are given up.
+_IDLE_S = 1800.0
+
+
+class BuilderOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the supervisor hands over at the start, as JSON in the argument list."""
+
+    descriptor: int
+    limits: Limits
+    capacity: int
+    state_dir: str
+    is_watching: bool = True
+
+
+class Watched(msgspec.Struct):
+    """A project's watch. ``epoch`` counts its changes, ``refreshed`` is the epoch of the last look at the files."""
+
+    watch: Watch
+    epoch: int = 1
+    refreshed: int = 0
+    asked_at: float = 0.0
+
+
+class Builder:
+    """Serves one connection until its end."""
+
+    def __init__(self, connection: socket.socket, options: BuilderOptions) -> None:
+        self._connection = connection
+        self._options = options
+        self._library = Library(options.limits, options.capacity, options.state_dir)
+        self._send_lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._watched: dict[str, Watched] = {}
+
+    def serve(self) -> None:
+        """Read asks and answer each in a thread. At the end of the stream the process ends at once: whatever
+        is still being built has nobody left to read it."""
+        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="build")
+        while (payload := receive(self._connection)) is not None:
+            ask = decode_ask(payload)
+            pool.submit(self._answer, ask)
+        os._exit(0)
+
+    def _answer(self, ask: Ask) -> None:
+        try:
+            told = self._handle(ask)
+        except OSError as error:
+            told = Told(number=ask.number, error=f"{error.strerror or error}: {ask.root}")
+        except Exception as error:  # noqa: BLE001 - the edge of a request: the caller is told, the builder lives
+            told = Told(number=ask.number, error=f"{type(error).__name__}: {error}")
+        self._send(told)
+
+    def _send(self, message: Told | Stale) -> None:
+        frame = encode(message)
+        with self._send_lock:
+            try:
+                self._connection.sendall(frame)
+            except OSError:
+                os._exit(0)
+
+    def _handle(self, ask: Ask) -> Told:
+        if ask.what == "build":
+            return self._build(ask)
+        if ask.what == "verify":
+            return self._verify(ask)
+        if ask.what == "search":
+            hits = self._library.search(ask.root, ask.query, ask.limit)
+            return Told(number=ask.number, data={"hits": msgspec.to_builtins(hits)})
+        if ask.what == "explain":
+            assert ask.order is not None
+            return Told(number=ask.number, data=self._library.explain(ask.order))
+        if ask.what == "forget":
+            self._forget(ask.root)
+            return Told(number=ask.number)
+        return Told(number=ask.number, data=self._library.stats())
+
+    def _build(self, ask: Ask) -> Told:
+        order = ask.order
+        assert order is not None
+        watched = self._watch(ask.root)
+        with self._library.state(ask.root).lock:
+            # the epoch is read before the look: a change during the look makes a later epoch, so nothing is missed
+            epoch = watched.epoch
+            is_fresh = watched.watch.is_alive and watched.refreshed == epoch and not order.is_refresh
+            answer = self._library.build(order, is_fresh=is_fresh, known_generation=ask.known_generation)
+            watched.refreshed = epoch
+        return Told(
+            number=ask.number,
+            body=answer.body,
+            etag=answer.etag,
+            generation=answer.generation,
+            epoch=epoch,
+            is_same=not answer.body,
+            is_watched=watched.watch.is_alive,
+            is_provisional=answer.is_provisional,
+        )
+
+    def _verify(self, ask: Ask) -> Told:
+        """Compare every known file with its stamp; a difference that the watch missed makes a new epoch."""
+        watched = self._watch(ask.root)
+        state = self._library.state(ask.root)
+        if watched.refreshed == watched.epoch and not (state.is_unchanged() and watched.watch.is_alive):
+            self._changed(ask.root)
+        return Told(number=ask.number, epoch=watched.epoch, is_watched=watched.watch.is_alive)
+
+    def _watch(self, root: str) -> Watched:
+        with self._lock:
+            watched = self._watched.get(root)
+            if watched is None or not (watched.watch.is_alive or watched.watch.is_starting):
+                epoch = watched.epoch + 1 if watched is not None else 1
+                watched = Watched(Watch(root, lambda: self._changed(root)), epoch)
+                self._watched[root] = watched
+                if self._options.is_watching:
+                    watched.watch.start()
+            watched.asked_at = time.monotonic()
+            idle = [r for r, w in self._watched.items() if time.monotonic() - w.asked_at > _IDLE_S]
+            for other in idle:
+                self._watched.pop(other).watch.stop()
+            return watched
+
+    def _changed(self, root: str) -> None:
+        with self._lock:
+            watched = self._watched.get(root)
+            if watched is None:
+                return
+            watched.epoch += 1
+            epoch = watched.epoch
+        self._send(Stale(root=root, epoch=epoch))
+
+    def _forget(self, root: str) -> None:
+        with self._lock:
+            watched = self._watched.pop(root, None)
+        if watched is not None:
+            watched.watch.stop()
+        self._library.forget(root)
+
+
+def main(argument: str) -> None:
+    """Entry point of the process; ``argument`` is a BuilderOptions as JSON."""
+    options = msgspec.json.decode(argument, type=BuilderOptions)
+    connection = socket.socket(fileno=options.descriptor)
+    os.set_inheritable(connection.fileno(), False)
+    Builder(connection, options).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

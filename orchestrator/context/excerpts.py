@@ -1,0 +1,105 @@
+"""Excerpts: which blocks of a file match the task, and how well."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable
+
+import msgspec
+
+from orchestrator.context.index import Index
+from orchestrator.context.outline import Block, Lines, blocks, definitions
+from orchestrator.context.query import Query
+
+
+class View(msgspec.Struct, frozen=True):
+    """A file opened for excerpts: the bytes that may be shown, its blocks and the lower-case text to search in."""
+
+    lines: Lines
+    blocks: tuple[Block, ...]
+    lowered: bytes
+    starts: tuple[int, ...]
+
+    @property
+    def cost(self) -> int:
+        """Bytes that keeping it takes, roughly."""
+        return 2 * len(self.lowered) + 100 * len(self.blocks) + 500
+
+
+def open_view(data: bytes, language: str) -> View:
+    """The view of ``data`` (already redacted)."""
+    lines = Lines(data)
+    divided = tuple(blocks(lines, definitions(data, language)))
+    return View(lines, divided, data.lower(), tuple(lines.start(block.first) for block in divided))
+
+
+class ViewCache:
+    """Views by checksum, the least recently used dropped beyond ``capacity`` bytes."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._views: OrderedDict[tuple[str, str], View] = OrderedDict()
+        self.size_bytes = 0
+
+    def get(self, checksum: str, language: str, load: Callable[[], bytes]) -> View:
+        """The view of the file with this checksum; ``load`` gives its text when it is not known."""
+        key = (checksum, language)
+        view = self._views.get(key)
+        if view is not None:
+            self._views.move_to_end(key)
+            return view
+        view = open_view(load(), language)
+        self._views[key] = view
+        self.size_bytes += view.cost
+        while self.size_bytes > self._capacity and len(self._views) > 1:
+            self.size_bytes -= self._views.popitem(last=False)[1].cost
+        return view
+
+
+def term_weights(index: Index, query: Query, limit: int = 40) -> list[tuple[bytes, float]]:
+    """The rarest ``limit`` terms of the query as bytes with their weights (idf times repetition)."""
+    total = max(1, index.count)
+    weighted = []
+    for word, weight in query.terms.items():
+        frequency = min(index.frequency(word), total)
+        if frequency:
+            weighted.append((word.encode(), weight * math.log(1 + (total - frequency + 0.5) / (frequency + 0.5))))
+    weighted.sort(key=lambda item: -item[1])
+    return weighted[:limit]
+
+
+def score_blocks(view: View, terms: list[tuple[bytes, float]]) -> list[float]:
+    """By block how well it matches: saturated counts of the terms (as substrings), damped by the block's length."""
+    found = [0.0] * len(view.blocks)
+    if not view.blocks:
+        return found
+    average = len(view.lowered) / len(view.blocks)
+    for term, weight in terms:
+        counts: dict[int, int] = {}
+        for position in _positions(view.lowered, term):
+            block = bisect_right(view.starts, position) - 1
+            counts[block] = counts.get(block, 0) + 1
+        for block, count in counts.items():
+            length = view.blocks[block].size / max(1.0, average)
+            found[block] += weight * count * 2.2 / (count + 1.2 * (0.7 + 0.3 * length))
+    return found
+
+
+_MOST_HITS = 400
+
+
+def _positions(text: bytes, term: bytes) -> list[int]:
+    """Where ``term`` begins, at most 400 places; short terms must be whole words."""
+    found: list[int] = []
+    position = text.find(term)
+    is_short = len(term) <= 3
+    while position >= 0 and len(found) < _MOST_HITS:
+        end = position + len(term)
+        if not is_short or not (
+            text[position - 1 : position].isalpha() or (text[end : end + 1].isalpha() and text[end : end + 1] != b"s")
+        ):
+            found.append(position)
+        position = text.find(term, end)
+    return found

@@ -1,0 +1,226 @@
+"""Git, asked read-only: nothing that a repository's configuration plants is run, and everything has a time limit."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+#: Keys that make git start programs, or write; overridden on every call.
+_HARMLESS = (
+    "core.fsmonitor=false",
+    "core.hooksPath=/dev/null",
+    "core.pager=cat",
+    "core.quotePath=false",
+    "core.untrackedCache=false",
+    "core.preloadIndex=true",
+    "core.sshCommand=false",
+    "core.askPass=true",
+    "credential.helper=",
+    "diff.external=",
+    "diff.trustExitCode=false",
+    "gc.auto=0",
+    "log.showSignature=false",
+    "gpg.program=false",
+    "gpg.ssh.program=false",
+    "gpg.x509.program=false",
+    "maintenance.auto=false",
+    "protocol.allow=never",
+    "safe.directory=*",
+    "status.submoduleSummary=false",
+    "submodule.recurse=false",
+    "color.ui=false",
+)
+#: Variables of the caller that git may see; none of its GIT_* may redirect us.
+_KEPT_VARIABLES = ("PATH", "HOME", "USER", "XDG_CONFIG_HOME", "TMPDIR", "SYSTEMROOT")
+_CHUNK = 1 << 16
+
+
+class GitFailed(Exception):
+    """Git did not answer; ``reason``: ``git_missing``, ``git_timeout``, ``not_a_repository`` or ``git_failed``."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Output of one call; ``is_cut`` when it was longer than the limit and the rest was not read."""
+
+    output: bytes
+    is_cut: bool
+
+
+class Repository:
+    """The repository that holds a project's directory, found without running anything.
+
+    Args:
+        root: the project's directory (real path).
+        timeout_s: longest time of one call, in seconds.
+        program: the git binary; None looks it up in PATH.
+
+    Raises GitFailed when the directory belongs to no repository or git is not installed.
+    """
+
+    def __init__(self, root: str, timeout_s: float, *, program: str | None = None) -> None:
+        found = program or shutil.which("git")
+        self.root = root
+        self.is_bare = _is_bare(root)
+        self.top = root if self.is_bare else _find_top(root)
+        self.timeout_s = timeout_s
+        if found is None:
+            raise GitFailed("git_missing", "install git, or put it into PATH")
+        self._program = found
+        self._filters: tuple[object, tuple[str, ...]] | None = None
+        relative = os.path.relpath(root, self.top)
+        #: Prefix of the project's paths in the repository: ``""`` or ``sub/dir/``.
+        self.prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
+        self.git_dir = self.top if self.is_bare else _git_dir(self.top)
+
+    def environment(self) -> dict[str, str]:
+        """The environment of every call: where the repository is, and no way to ask, page, lock or connect."""
+        kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+        fixed = {
+            "GIT_DIR": self.git_dir,
+            "GIT_OPTIONAL_LOCKS": "0",
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_ASKPASS": "true",
+            "SSH_ASKPASS": "true",
+            "GIT_PAGER": "cat",
+            "GIT_NO_LAZY_FETCH": "1",
+            "GIT_ALLOW_PROTOCOL": "none",
+            "GIT_NO_REPLACE_OBJECTS": "1",
+            "GIT_LITERAL_PATHSPECS": "1",
+            "LC_ALL": "C",
+        }
+        if not self.is_bare:
+            fixed["GIT_WORK_TREE"] = self.top
+        return {**kept, **fixed}
+
+    def call(self, arguments: Sequence[str], *, limit: int = 256 << 20, uses_filters: bool = False) -> Answer:
+        """Run ``git`` with ``arguments`` in the project's directory and return at most ``limit`` bytes of output.
+
+        ``uses_filters``: the command may run content filters (status, diff); those of the repository's own
+        configuration are then switched off. Raises GitFailed.
+        """
+        overrides = [*_HARMLESS, *(self._filter_overrides() if uses_filters else ())]
+        command = [self._program, "--no-pager", *(part for key in overrides for part in ("-c", key)), *arguments]
+        return self._run(command, limit)
+
+    def _run(self, command: list[str], limit: int) -> Answer:
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=self.root,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise GitFailed("git_missing", str(error)) from error
+        try:
+            answer = self._collect(process, limit)
+        finally:
+            _end(process)
+        if process.returncode and not answer.is_cut:
+            raise GitFailed("git_failed", f"{' '.join(command[-3:])} exited with {process.returncode}")
+        return answer
+
+    def _collect(self, process: subprocess.Popen[bytes], limit: int) -> Answer:
+        assert process.stdout is not None
+        descriptor = process.stdout.fileno()
+        deadline = time.monotonic() + self.timeout_s
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+                raise GitFailed("git_timeout", f"no answer within {self.timeout_s} s")
+            chunk = os.read(descriptor, _CHUNK)
+            if not chunk:
+                break
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > limit:
+                return Answer(b"".join(chunks)[:limit], True)
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired as error:
+            raise GitFailed("git_timeout", f"did not end within {self.timeout_s} s") from error
+        return Answer(b"".join(chunks), False)
+
+    def _filter_overrides(self) -> tuple[str, ...]:
+        """``-c`` values that empty every content filter and textconv of the repository's own configuration."""
+        key = tuple(_mtime(os.path.join(self.git_dir, name)) for name in ("config", "config.worktree", "commondir"))
+        if self._filters is not None and self._filters[0] == key:
+            return self._filters[1]
+        listed = self.call(["config", "--list", "--show-scope", "--name-only", "-z"], limit=1 << 20).output
+        fields = listed.decode("utf-8", "replace").split("\0")
+        own = [name for scope, name in zip(fields[::2], fields[1::2], strict=False) if scope in ("local", "worktree")]
+        drivers = {name.rpartition(".")[0] for name in own if name.lower().startswith("filter.")}
+        overrides = tuple(
+            f"{driver}.{part}"
+            for driver in sorted(drivers)
+            for part in ("clean=", "smudge=", "process=", "required=false")
+        )
+        self._filters = (key, overrides)
+        return overrides
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of a call with its children, and reap it."""
+    if process.poll() is None:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            process.kill()
+    if process.stdout is not None:
+        process.stdout.close()
+    process.wait()
+
+
+def _mtime(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _is_bare(root: str) -> bool:
+    return all(os.path.exists(os.path.join(root, name)) for name in ("HEAD", "objects", "refs")) and not os.path.exists(
+        os.path.join(root, ".git")
+    )
+
+
+def _find_top(root: str) -> str:
+    for directory in (Path(root), *Path(root).parents):
+        if (directory / ".git").exists():
+            return str(directory)
+    raise GitFailed("not_a_repository", "no .git here or above")
+
+
+def _git_dir(top: str) -> str:
+    """The git directory of a work tree: ``.git`` itself, or what a ``.git`` file (worktree, submodule) names."""
+    marker = os.path.join(top, ".git")
+    if os.path.isdir(marker):
+        return marker
+    try:
+        with open(marker, encoding="utf-8", errors="surrogateescape") as file:
+            line = file.read(4096)
+    except OSError as error:
+        raise GitFailed("not_a_repository", str(error)) from error
+    key, _, target = line.strip().partition(":")
+    path = os.path.join(top, target.strip())
+    if key != "gitdir" or not os.path.isdir(path):
+        raise GitFailed("not_a_repository", ".git names no git directory")
+    return os.path.realpath(path)

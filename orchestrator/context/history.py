@@ -1,0 +1,268 @@
+"""What git tells of a project: its state now, and who changed which files together, when and why."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from orchestrator.context.git import GitFailed, Repository
+from orchestrator.context.models import Change, Commit
+
+#: How far back is looked: enough for co-change and votes, bounded for time (about 0.1 ms a commit).
+COMMITS = 3000
+_MESSAGE_BYTES = 4000
+_FORMAT = "%x01%H%x02%ct%x02%an%x02%B%x03"
+_STATUS = {
+    "M": "modified",
+    "A": "added",
+    "D": "deleted",
+    "R": "renamed",
+    "C": "added",
+    "T": "type-changed",
+    "U": "conflicted",
+}
+_DIFF_BYTES = 200_000
+_ONE_DIFF_BYTES = 20_000
+_CHANGES = 2000
+
+
+class WorkTree(msgspec.Struct, frozen=True):
+    """The state of a work tree. ``branch`` and ``head`` are None when detached or unborn.
+
+    ``untracked`` are paths that are not ignored, relative to the project, as are ``changes``.
+    """
+
+    branch: str | None
+    head: str | None
+    changes: tuple[tuple[str, str], ...]
+    untracked: tuple[str, ...]
+
+
+def work_tree(repository: Repository) -> WorkTree:
+    """Ask for branch, head, changed and untracked files in one call. Raises GitFailed."""
+    if repository.is_bare:
+        return _bare(repository)
+    arguments = [
+        "status",
+        "--porcelain=v2",
+        "--branch",
+        "-z",
+        "--untracked-files=all",
+        "--no-renames",
+        "--ignore-submodules=dirty",
+    ]
+    if repository.prefix:
+        arguments += ["--", "."]
+    output = repository.call(arguments, uses_filters=True).output.decode("utf-8", "surrogateescape")
+    branch = head = None
+    changes: list[tuple[str, str]] = []
+    untracked: list[str] = []
+    for record in output.split("\0"):
+        if record.startswith("# branch.oid "):
+            head = None if record.endswith("(initial)") else record[13:]
+        elif record.startswith("# branch.head "):
+            branch = None if record.endswith("(detached)") else record[14:]
+        elif record.startswith("? "):
+            untracked.append(record[2:])
+        elif record[:2] in ("1 ", "u "):
+            status, path = _changed(record)
+            changes.append((path, status))
+    strip = len(repository.prefix)
+    return WorkTree(
+        branch=branch,
+        head=head,
+        changes=tuple((path[strip:], status) for path, status in changes if path.startswith(repository.prefix)),
+        untracked=tuple(path[strip:] for path in untracked if path.startswith(repository.prefix) and path[-1:] != "/"),
+    )
+
+
+def _changed(record: str) -> tuple[str, str]:
+    if record.startswith("u "):
+        return "conflicted", record.split(" ", 10)[10]
+    fields = record.split(" ", 8)
+    codes = fields[1]
+    code = codes[1] if codes[1] != "." else codes[0]
+    return _STATUS.get(code, "modified"), fields[8]
+
+
+def _bare(repository: Repository) -> WorkTree:
+    branch = head = None
+    try:
+        head = repository.call(["rev-parse", "--verify", "-q", "HEAD"]).output.decode().strip() or None
+    except GitFailed as error:
+        if error.reason != "git_failed":
+            raise
+    try:
+        branch = repository.call(["symbolic-ref", "-q", "--short", "HEAD"]).output.decode().strip() or None
+    except GitFailed as error:
+        if error.reason != "git_failed":
+            raise
+    return WorkTree(branch=branch, head=head, changes=(), untracked=())
+
+
+def tracked_files(repository: Repository) -> tuple[list[str], list[str]]:
+    """``(files, submodules)``: paths in the index, relative to the project. Raises GitFailed."""
+    if repository.is_bare:
+        return [], []
+    output = repository.call(["ls-files", "-z", "-s"]).output.decode("utf-8", "surrogateescape")
+    files: dict[str, None] = {}
+    submodules: list[str] = []
+    for entry in output.split("\0"):
+        meta, _, path = entry.partition("\t")
+        if meta.startswith("100"):
+            files[path] = None
+        elif meta.startswith("160000"):
+            submodules.append(path)
+    return list(files), submodules
+
+
+def commits(repository: Repository, head: str | None, known: list[Commit]) -> list[Commit]:
+    """The last commits up to ``head``, newest first, without merges.
+
+    ``known``: what an earlier call gave; when its newest commit is an ancestor of ``head``, only the ones
+    since then are asked for. Raises GitFailed.
+    """
+    if head is None:
+        return []
+    if known and known[0].hash == head:
+        return known
+    if known:
+        fresh = _log(repository, [f"{known[0].hash}..{head}"], 200)
+        if fresh is not None and len(fresh) < 200 and _is_ancestor(repository, known[0].hash, head):
+            return (fresh + known)[:COMMITS]
+    return _log(repository, [head], COMMITS) or []
+
+
+def _is_ancestor(repository: Repository, old: str, new: str) -> bool:
+    try:
+        repository.call(["merge-base", "--is-ancestor", old, new])
+    except GitFailed as error:
+        if error.reason == "git_failed":
+            return False
+        raise
+    return True
+
+
+def _log(repository: Repository, revisions: list[str], count: int) -> list[Commit] | None:
+    arguments = [
+        "log",
+        "--no-merges",
+        "--no-renames",
+        "--no-show-signature",
+        "--no-ext-diff",
+        "--no-textconv",
+        f"-n{count}",
+    ]
+    arguments += ["--name-only", "-z", f"--format={_FORMAT}", *revisions]
+    if repository.prefix:
+        arguments += ["--", "."]
+    try:
+        output = repository.call(arguments).output.decode("utf-8", "replace")
+    except GitFailed as error:
+        if error.reason == "git_failed":
+            return None
+        raise
+    found = []
+    for record in output.split("\x01")[1:]:
+        head, _, tail = record.partition("\x03")
+        fields = head.split("\x02")
+        if len(fields) != 4 or not fields[1].isdigit():
+            continue
+        paths = [path.lstrip("\n") for path in tail.split("\0")]
+        strip = len(repository.prefix)
+        files = tuple(path[strip:] for path in paths if path and path.startswith(repository.prefix))
+        found.append(Commit(fields[0], int(fields[1]), fields[2], fields[3].strip()[:_MESSAGE_BYTES], files))
+    return found
+
+
+def diffs(repository: Repository, tree: WorkTree) -> tuple[Change, ...]:
+    """The uncommitted changes with their diffs against HEAD, each at most 20 kB, 200 kB together."""
+    texts: dict[str, str] = {}
+    if tree.changes and tree.head is not None:
+        arguments = [
+            "diff",
+            "--no-ext-diff",
+            "--no-textconv",
+            "--no-color",
+            "--no-renames",
+            "--ignore-submodules=dirty",
+        ]
+        try:
+            answer = repository.call(
+                [*arguments, "--relative", "HEAD", "--", "."], limit=_DIFF_BYTES * 4, uses_filters=True
+            )
+            texts = _by_file(answer.output.decode("utf-8", "replace"))
+        except GitFailed:
+            texts = {}
+    left = _DIFF_BYTES
+    result = []
+    for path, status in tree.changes[:_CHANGES]:
+        text = texts.get(path, "")
+        if len(text) > min(_ONE_DIFF_BYTES, left):
+            text = text[: text.rfind("\n", 0, max(1, min(_ONE_DIFF_BYTES, left))) + 1] + "(cut)\n"
+        left = max(0, left - len(text))
+        result.append(Change(path, status, text))
+    result += [Change(path, "untracked") for path in tree.untracked[: max(0, _CHANGES - len(result))]]
+    return tuple(result)
+
+
+def _by_file(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for part in ("\n" + text).split("\ndiff --git ")[1:]:
+        path = ""
+        for line in part.split("\n", 12)[:12]:
+            if line.startswith("+++ b/") or (line.startswith("--- a/") and not path):
+                path = line[6:].rstrip("\t")
+        if not path:
+            path = part.split("\n", 1)[0].rpartition(" b/")[2]
+        found[path] = "diff --git " + part + "\n"
+    return found
+
+
+def remote(repository: Repository) -> tuple[str, str] | None:
+    """``(name, URL)`` of ``origin`` or of the first remote, without user name and password; None when there is none."""
+    try:
+        output = repository.call(["config", "-z", "--get-regexp", r"^remote\..*\.url$"], limit=1 << 16).output
+    except GitFailed:
+        return None
+    found = {}
+    for entry in output.decode("utf-8", "replace").split("\0"):
+        key, _, url = entry.partition("\n")
+        if key:
+            found[key[len("remote.") : -len(".url")]] = _without_credentials(url)
+    name = "origin" if "origin" in found else next(iter(found), None)
+    return (name, found[name]) if name is not None else None
+
+
+def _without_credentials(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def describe(
+    tree: WorkTree, history: list[Commit], changes: tuple[Change, ...], origin: tuple[str, str] | None
+) -> dict[str, Any]:
+    """The contract's ``git_context`` and ``uncommitted_changes`` parts, before redaction."""
+    recent = [
+        {
+            "hash": commit.hash,
+            "message": commit.message,
+            "author": commit.author,
+            "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(commit.timestamp)),
+            "files_changed": list(commit.files[:100]),
+        }
+        for commit in history
+    ]
+    return {
+        "branch": tree.branch,
+        "head": tree.head,
+        "recent_commits": recent,
+        "uncommitted_changes": [{"path": c.path, "status": c.status, "diff": c.diff} for c in changes],
+        "remote": origin[0] if origin else None,
+        "remote_url": origin[1] if origin else None,
+    }

@@ -1,0 +1,183 @@
+"""The library: the states of all projects, bounded in memory, and the answers made of them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from orchestrator.context.budget import Selection, select
+from orchestrator.context.excerpts import View, ViewCache, term_weights
+from orchestrator.context.metadata import Metadata
+from orchestrator.context.models import JSON, BuildAnswer, BuildOrder, Role, SearchHit
+from orchestrator.context.project import LARGEST_BYTES, Limits, ProjectState
+from orchestrator.context.query import Query, parse
+from orchestrator.context.rank import Evidence, Ranked, Weights, rank
+from orchestrator.context.reading import Reader, Refused, reading
+from orchestrator.context.render import render
+from orchestrator.context.roles import Focus, focus_for
+from orchestrator.context.secrets import redact
+
+_VIEW_BYTES = 48 << 20
+
+
+class Library:
+    """Builds contexts. Thread-safe: one project is worked on by one thread at a time.
+
+    Args:
+        limits: settings that every project shares.
+        capacity: bytes that all projects' states may take; the least recently used go first.
+    """
+
+    def __init__(self, limits: Limits, capacity: int, state_dir: str = "") -> None:
+        self._limits = limits
+        self._state_dir = state_dir
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._states: OrderedDict[str, ProjectState] = OrderedDict()
+        self._views = ViewCache(_VIEW_BYTES)
+        self._metadata = Metadata()
+        self.weights = Weights()
+
+    def state(self, root: str) -> ProjectState:
+        """The state of the project at ``root``, empty when it is new."""
+        with self._lock:
+            state = self._states.get(root)
+            if state is None:
+                state = self._states[root] = ProjectState(root, self._limits)
+            self._states.move_to_end(root)
+            return state
+
+    def forget(self, root: str) -> None:
+        """Drop a project's state."""
+        with self._lock:
+            self._states.pop(root, None)
+
+    def build(self, order: BuildOrder, *, is_fresh: bool = False, known_generation: int = 0) -> BuildAnswer:
+        """Build one answer. ``is_fresh``: the caller knows that nothing changed since the last look.
+
+        When the project is still what it was at ``known_generation``, the answer's body is empty.
+
+        Raises OSError when the project's directory cannot be read.
+        """
+        state = self.state(order.root)
+        with state.lock:
+            if not is_fresh or order.is_refresh or state.generation == 0:
+                state.refresh()
+            if known_generation and known_generation == state.generation:
+                return BuildAnswer(body=b"", etag="", generation=state.generation)
+            selection = self.choose(state, order)
+            metadata = self._metadata.describe(state)
+            body, etag = render(order, state, selection, metadata)
+            answer = BuildAnswer(body=body, etag=etag, generation=state.generation)
+        self._shrink()
+        return answer
+
+    def choose(self, state: ProjectState, order: BuildOrder) -> Selection:
+        """Rank and pack for ``order``; the caller holds the state's lock."""
+        query, focus = parse(order.task, state.index.splitter), focus_for(order.role)
+        ranked = self.ranked(state, query, focus, order)
+        terms = term_weights(state.index, query)
+        with reading(state.root) as reader:
+            return select(ranked, order.max_bytes, terms, lambda item: self._open(state, reader, item))
+
+    def ranked(self, state: ProjectState, query: Query, focus: Focus, order: BuildOrder) -> list[Ranked]:
+        """All files of the project, best first, without those that the role never gets."""
+        evidence = Evidence(
+            changed=frozenset(change.path for change in state.changes),
+            named=frozenset(path for output in order.outputs for path in output.get("files_affected", ())),
+        )
+        files = [
+            facts
+            for facts in state.readable()
+            if facts.kind != "binary" and (focus.excluded is None or not focus.excluded.match(facts.path))
+        ]
+        return rank(state.index, files, state.chronicle, query, focus, evidence, self.weights)
+
+    def _open(self, state: ProjectState, reader: Reader, item: Ranked) -> View | str:
+        """The view of a file as it was indexed, or why it cannot be shown."""
+        facts = item.facts
+
+        def load() -> bytes:
+            content = reader.read(facts.path, LARGEST_BYTES)
+            if content.checksum != facts.checksum:
+                raise Refused("changing")
+            return redact(content.data.decode("utf-8", "replace")).encode()
+
+        try:
+            return self._views.get(facts.checksum, facts.language, load)
+        except Refused as error:
+            return error.reason
+
+    def explain(self, order: BuildOrder) -> JSON:
+        """Why the answer to ``order`` is as it is: the files with every signal's share, and what was left out."""
+        state = self.state(order.root)
+        with state.lock:
+            state.refresh()
+            selection = self.choose(state, order)
+        files = [
+            {
+                "path": chosen.ranked.facts.path,
+                "kind": chosen.ranked.facts.kind,
+                "score": round(chosen.ranked.score, 4),
+                "reason": chosen.ranked.reason,
+                "signals": {name: round(share, 4) for name, share in chosen.ranked.parts.items()},
+                "bytes": chosen.size,
+                "size": chosen.ranked.facts.stamp.size,
+                "ranges": [list(part) for part in chosen.ranges] if chosen.ranges is not None else None,
+            }
+            for chosen in selection.chosen
+        ]
+        omitted = [{"path": path, "reason": reason} for path, reason in selection.omitted]
+        return {"files": files, "omitted": omitted, "max_bytes": order.max_bytes, "truncated": selection.is_truncated}
+
+    def search(self, root: str, query: str, limit: int) -> list[SearchHit]:
+        """The best ``limit`` files for ``query``, with their best lines."""
+        raise_for = BuildOrder(project_id="", root=root, issue_id="", role=_ANYONE, task=query, max_bytes=1)
+        state = self.state(root)
+        with state.lock:
+            state.refresh()
+            parsed = parse(query, state.index.splitter)
+            if parsed.is_empty:
+                return []
+            ranked = self.ranked(state, parsed, focus_for(_ANYONE), raise_for)
+            hits = []
+            with reading(root) as reader:
+                for item in ranked[:limit]:
+                    if not any(item.parts.get(name) for name in ("body", "path", "definitions", "names", "mention")):
+                        continue
+                    view = self._open(state, reader, item)
+                    lines = () if isinstance(view, str) else _best_lines(view, parsed)
+                    hits.append(
+                        SearchHit(path=item.facts.path, score=round(item.score, 4), reason=item.reason, lines=lines)
+                    )
+        return hits
+
+    def _shrink(self) -> None:
+        with self._lock:
+            while len(self._states) > 1 and sum(state.size_bytes for state in self._states.values()) > self._capacity:
+                self._states.popitem(last=False)
+
+    def stats(self) -> JSON:
+        """Projects, files and estimated bytes held."""
+        with self._lock:
+            states = list(self._states.values())
+        return {
+            "projects": len(states),
+            "files": sum(len(state.files) for state in states),
+            "bytes": sum(state.size_bytes for state in states) + self._views.size_bytes,
+        }
+
+
+def _best_lines(view: View, query: Query, count: int = 3) -> tuple[tuple[int, str], ...]:
+    """The lines that hold most of the query's terms, in order of lines."""
+    terms = [term.encode() for term in query.terms]
+    scored: list[tuple[int, int]] = []
+    for number, line in enumerate(view.lowered.split(b"\n"), 1):
+        hits = sum(term in line for term in terms)
+        if hits:
+            scored.append((-hits, number))
+    best = sorted(number for _, number in sorted(scored)[:count])
+    return tuple((n, view.lines.text(n, n).decode("utf-8", "replace").rstrip("\n")[:300]) for n in best)
+
+
+_ANYONE = Role(agent_type="anyone")

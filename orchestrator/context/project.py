@@ -1,0 +1,204 @@
+"""One project's state in the builder: files, index, history; brought up to date only where something changed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+
+import msgspec
+
+from orchestrator.context import kinds
+from orchestrator.context.chronicle import Chronicle
+from orchestrator.context.git import GitFailed, Repository
+from orchestrator.context.history import WorkTree, commits, diffs, remote
+from orchestrator.context.index import Index
+from orchestrator.context.models import Change, Commit, FileFacts, Stamp
+from orchestrator.context.outline import definitions
+from orchestrator.context.reading import Reader, Refused, reading
+from orchestrator.context.scan import Listing, list_files
+from orchestrator.context.secrets import is_secret_file
+from orchestrator.context.words import Splitter
+
+#: Larger files are listed and hashed in part, not indexed.
+LARGEST_BYTES = 2 << 20
+#: A file younger than this when it was read may change again within its timestamp's grain, so it is read again.
+_RACY_NS = 50_000_000
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings that a project's state depends on."""
+
+    git_timeout_s: float = 10.0
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+class ProjectState:
+    """Everything known of the project at ``root``; not thread-safe, callers hold ``lock``.
+
+    Attributes:
+        files: by path what is known of each file.
+        generation: grows whenever anything that an answer shows has changed.
+        problems: what is missing and why, in words.
+    """
+
+    def __init__(self, root: str, limits: Limits) -> None:
+        self.root = root
+        self.limits = limits
+        self.lock = threading.RLock()
+        self.files: dict[str, FileFacts] = {}
+        self.index = Index(Splitter())
+        self.chronicle = Chronicle(self.index.splitter)
+        self.history: list[Commit] = []
+        self.tree: WorkTree | None = None
+        self.changes: tuple[Change, ...] = ()
+        self.remote: tuple[str, str] | None = None
+        self.problems: tuple[str, ...] = ()
+        self.generation = 0
+        self.checked_at = 0.0
+        self._repository: Repository | None = None
+        self._change_key: object = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that this state takes, estimated."""
+        history = sum(300 + len(commit.message) + 90 * len(commit.files) for commit in self.history)
+        return self.index.size_bytes + 600 * len(self.files) + history
+
+    def refresh(self) -> bool:
+        """Bring everything up to date; whether anything changed. Raises FileNotFoundError when the root is gone."""
+        self._open_repository()
+        listing = list_files(self.root, self._repository, self.limits.include, self.limits.exclude)
+        with reading(self.root) as reader:
+            has_changed = self._update_files(reader, listing)
+        has_changed |= self._update_history(listing)
+        problems = tuple(dict.fromkeys((*self._repository_problems, *listing.problems)))
+        has_changed |= problems != self.problems
+        self.problems = problems
+        self.checked_at = time.monotonic()
+        if has_changed or self.generation == 0:
+            self.generation += 1
+        return has_changed
+
+    def is_unchanged(self) -> bool:
+        """Whether every known file still has its stamp (new files are not looked for)."""
+        try:
+            with reading(self.root) as reader:
+                return all(reader.stamp(path) == facts.stamp for path, facts in self.files.items())
+        except OSError:
+            return False
+
+    def _open_repository(self) -> None:
+        self._repository_problems: tuple[str, ...] = ()
+        try:
+            self._repository = Repository(self.root, self.limits.git_timeout_s)
+        except GitFailed as error:
+            self._repository = None
+            if error.reason != "not_a_repository":
+                self._repository_problems = (str(error),)
+
+    def _update_files(self, reader: Reader, listing: Listing) -> bool:
+        stale: list[tuple[str, Stamp]] = []
+        seen: dict[str, FileFacts] = {}
+        for path in listing.paths:
+            stamp = reader.stamp(path)
+            if stamp is None:
+                continue
+            known = self.files.get(path)
+            if known is not None and known.stamp == stamp:
+                seen[path] = known
+            else:
+                stale.append((path, stamp))
+        gone = [facts for path, facts in self.files.items() if path not in seen]
+        replaced = {facts.path: facts for facts in gone}
+        has_changed = len(seen) + len(stale) != len(self.files)
+        for path, stamp in sorted(stale):
+            facts = self._read(reader, path, stamp, replaced.get(path))
+            has_changed |= path not in replaced or facts.checksum != replaced[path].checksum
+            seen[path] = facts
+        for facts in gone:
+            if seen.get(facts.path) is None or seen[facts.path].document != facts.document:
+                self.index.remove(facts.document)
+        self.files = seen
+        if self.index.is_sparse:
+            self._rebuild(reader)
+        return has_changed
+
+    def _read(self, reader: Reader, path: str, stamp: Stamp, old: FileFacts | None) -> FileFacts:
+        """Facts of the file as it is now; its document is kept when the content is the same."""
+        kind, language = kinds.kind_of(path), kinds.language_of(path)
+        facts = FileFacts(path, stamp, kind, language)
+        if kind == "binary" or stamp.size > LARGEST_BYTES:
+            facts.is_text = kind != "binary"
+            return facts
+        try:
+            content = reader.read(path, LARGEST_BYTES)
+        except Refused:
+            facts.is_text = False
+            return facts
+        facts.checksum = content.checksum
+        facts.stamp = content.stamp
+        if time.time_ns() - content.stamp.mtime_ns < _RACY_NS:
+            facts.stamp = Stamp(content.stamp.size, content.stamp.mtime_ns, -1, content.stamp.inode)
+        if old is not None and old.checksum == content.checksum:
+            facts.kind, facts.document, facts.lines, facts.is_text = old.kind, old.document, old.lines, old.is_text
+            return facts
+        self._index(facts, content.data)
+        return facts
+
+    def _index(self, facts: FileFacts, data: bytes) -> None:
+        head = data[:8000]
+        if kinds.is_binary(head):
+            facts.kind, facts.is_text = "binary", False
+            return
+        if facts.kind in ("code", "test", "config") and (kinds.is_generated(head[:1000]) or kinds.is_minified(data)):
+            facts.kind = "generated"
+        facts.lines = data.count(b"\n") + (not data.endswith(b"\n") if data else 0)
+        if is_secret_file(facts.path):
+            return
+        is_searched = facts.kind not in ("lock", "data") and not kinds.is_minified(data)
+        found = definitions(data, facts.language) if facts.kind in ("code", "test", "doc", "vendored") else []
+        names = [] if facts.kind == "doc" else found
+        facts.document = self.index.add(facts.path, data if is_searched else b"", names)
+
+    def _rebuild(self, reader: Reader) -> None:
+        """Index everything anew, to be rid of dead documents."""
+        self.index = Index(self.index.splitter)
+        for path in sorted(self.files):
+            facts = self.files[path]
+            if facts.document >= 0:
+                facts.document = -1
+                try:
+                    self._index(facts, reader.read(path, LARGEST_BYTES).data)
+                except Refused:
+                    facts.is_text = False
+
+    def _update_history(self, listing: Listing) -> bool:
+        tree = listing.tree
+        has_changed = tree != self.tree
+        if tree is None or self._repository is None:
+            self.tree, self.changes, self.history, self.remote = None, (), [], None
+            return has_changed
+        if self.tree is None or tree.head != self.tree.head:
+            try:
+                self.history = commits(self._repository, tree.head, self.history)
+            except GitFailed as error:
+                self._repository_problems += (str(error),)
+            self.chronicle.update(self.history)
+        key = (tree, tuple(self._checksum(path) for path, _ in tree.changes))
+        if key != self._change_key:
+            self.changes = diffs(self._repository, tree)
+            self._change_key = key
+            has_changed = True
+        origin = remote(self._repository) if has_changed or self.generation == 0 else self.remote
+        self.tree, self.remote = tree, origin
+        return has_changed
+
+    def _checksum(self, path: str) -> str:
+        facts = self.files.get(path)
+        return facts.checksum if facts is not None else ""
+
+    def readable(self) -> Iterable[FileFacts]:
+        """The files whose text may be shown."""
+        return (facts for facts in self.files.values() if facts.document >= 0)

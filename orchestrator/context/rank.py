@@ -1,0 +1,194 @@
+"""Ranking: how much each file counts for a task and a role. Pure: all state comes in as arguments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from orchestrator.context.chronicle import Chronicle
+from orchestrator.context.index import Index
+from orchestrator.context.models import FileFacts
+from orchestrator.context.query import Query
+from orchestrator.context.roles import Focus
+
+
+class Weights(msgspec.Struct, frozen=True, kw_only=True):
+    """How much each signal counts, each first scaled so that its best file has 1.
+
+    The worth of each is measured in ``docs/discussion/context.md``.
+    """
+
+    body: float = 1.0
+    path: float = 0.5
+    definitions: float = 0.4
+    names: float = 0.3
+    mention: float = 0.4
+    votes: float = 0.5
+    recency: float = 0.1
+    activity: float = 0.15
+    changed: float = 0.3
+    companions: float = 0.0
+    evidence: float = 0.3
+
+
+class Ranked(msgspec.Struct, frozen=True):
+    """A file with its score (0 to about 3, comparable within one answer) and each signal's share."""
+
+    facts: FileFacts
+    score: float
+    parts: dict[str, float]
+
+    @property
+    def reason(self) -> str:
+        """The strongest signals in words."""
+        strongest = sorted(self.parts.items(), key=lambda item: -item[1])
+        said = [_SAID[name] for name, share in strongest[:3] if share > 0.02 and name in _SAID]
+        return "; ".join(said) or "of the kind that the role works on"
+
+
+_SAID = {
+    "body": "its text matches the task",
+    "path": "its path matches the task",
+    "definitions": "it defines names of the task",
+    "names": "it defines what the task names",
+    "mention": "the task names the file",
+    "votes": "past commits like the task changed it",
+    "recency": "changed recently",
+    "activity": "changes often",
+    "changed": "has uncommitted changes",
+    "companions": "changes together with the best matches",
+    "evidence": "earlier agents named it",
+    "required": "the role requires it",
+    "included": "the role's globs choose it",
+    "entry": "an entry point",
+    "pair": "tests one of the chosen files",
+}
+
+
+def bm25(index: Index, field: str, terms: Mapping[str, float], *, k1: float = 1.2, b: float = 0.75) -> dict[int, float]:
+    """BM25 by document (Robertson and Zaragoza 2009, with the idf that cannot be negative)."""
+    postings = index.fields[field]
+    total = index.count
+    if not total:
+        return {}
+    average = max(1.0, postings.total / total)
+    lengths, alive = postings.lengths, index.alive
+    base, slope = k1 * (1 - b), k1 * b / average
+    scores: dict[int, float] = {}
+    get = scores.get
+    for word, weight in terms.items():
+        found = index.postings(field, word)
+        if not found:
+            continue
+        frequency = min(len(found), total)
+        value = weight * math.log(1 + (total - frequency + 0.5) / (frequency + 0.5)) * (k1 + 1)
+        for posting in found:
+            document = posting >> 8
+            count = posting & 255
+            scores[document] = get(document, 0.0) + value * count / (count + base + slope * lengths[document])
+    return {document: score for document, score in scores.items() if alive[document]}
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What else speaks for files, by path: uncommitted changes and what earlier agents named."""
+
+    changed: frozenset[str] = frozenset()
+    named: frozenset[str] = frozenset()
+
+
+def rank(
+    index: Index,
+    files: Iterable[FileFacts],
+    chronicle: Chronicle,
+    query: Query,
+    focus: Focus,
+    evidence: Evidence,
+    weights: Weights,
+) -> list[Ranked]:
+    """All indexed files, best first; ties by path."""
+    candidates = [facts for facts in files if facts.document >= 0]
+    signals = _signals(index, candidates, chronicle, query, evidence)
+    if weights.companions:
+        signals["companions"] = _companions(candidates, signals, chronicle, focus, weights)
+    active = [(name, getattr(weights, name), values) for name, values in signals.items() if values]
+    ranked = []
+    for facts in candidates:
+        parts = {}
+        score = 0.0
+        for name, weight, values in active:
+            value = values.get(facts.document, 0.0)
+            if value:
+                parts[name] = share = weight * value
+                score += share
+        prior, named = focus.prior(facts)
+        parts.update(named)
+        ranked.append(Ranked(facts, (score + sum(named.values())) * prior + 1e-3 * prior, parts))
+    ranked.sort(key=lambda item: (-item.score, item.facts.path))
+    return ranked
+
+
+def _signals(
+    index: Index, files: list[FileFacts], chronicle: Chronicle, query: Query, evidence: Evidence
+) -> dict[str, dict[int, float]]:
+    by_path = {facts.path: facts.document for facts in files}
+    votes = chronicle.votes(query.terms) if not query.is_empty else {}
+    return {
+        "body": _scaled(bm25(index, "body", query.terms)),
+        "path": _scaled(bm25(index, "path", query.terms, b=0.3)),
+        "definitions": _scaled(bm25(index, "definitions", query.terms, b=0.4)),
+        "names": _scaled(_defined(index, query)),
+        "mention": _mentions(files, query),
+        "votes": _scaled({by_path[path]: vote for path, vote in votes.items() if path in by_path}),
+        "recency": {by_path[path]: chronicle.recency(path) for path in chronicle.by_file if path in by_path},
+        "activity": _scaled({by_path[path]: chronicle.activity(path) for path in chronicle.by_file if path in by_path}),
+        "changed": {by_path[path]: 1.0 for path in evidence.changed if path in by_path},
+        "evidence": {by_path[path]: 1.0 for path in evidence.named if path in by_path},
+    }
+
+
+def _scaled(scores: dict[int, float]) -> dict[int, float]:
+    most = max(scores.values(), default=0.0)
+    return {document: score / most for document, score in scores.items()} if most > 0 else {}
+
+
+def _defined(index: Index, query: Query) -> dict[int, float]:
+    scores: dict[int, float] = {}
+    for name in query.names:
+        documents = index.defining(name)
+        for document in documents:
+            scores[document] = scores.get(document, 0.0) + 1.0 / len(documents)
+    return scores
+
+
+def _mentions(files: list[FileFacts], query: Query) -> dict[int, float]:
+    """1 where the task names the file, 0.6 where it names it without its extension."""
+    scores = {}
+    for facts in files:
+        name = facts.path.rsplit("/", 1)[-1].lower()
+        bare = name.rsplit(".", 1)[0].strip("_")
+        if name in query.words and "." in name:
+            scores[facts.document] = 1.0
+        elif len(bare) > 2 and bare in query.words:
+            scores[facts.document] = 0.6
+    return scores
+
+
+def _companions(
+    files: list[FileFacts],
+    signals: dict[str, dict[int, float]],
+    chronicle: Chronicle,
+    focus: Focus,
+    weights: Weights,
+) -> dict[int, float]:
+    def first(facts: FileFacts) -> float:
+        total = 0.0
+        for name, values in signals.items():
+            total += getattr(weights, name) * values.get(facts.document, 0.0)
+        return focus.prior(facts)[0] * total
+
+    scored = sorted(((first(facts), facts.path) for facts in files), reverse=True)[:5]
+    by_path = {facts.path: facts.document for facts in files}
+    found = chronicle.companions((path, score) for score, path in scored if score > 0)
+    return _scaled({by_path[path]: score for path, score in found.items() if path in by_path})

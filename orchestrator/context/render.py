@@ -1,0 +1,148 @@
+"""Render: the contract's document from what was chosen, as JSON within 10 MiB, and as Markdown."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from orchestrator.clock import rfc3339
+from orchestrator.context.budget import Chosen, Selection
+from orchestrator.context.history import describe
+from orchestrator.context.models import JSON, BuildOrder
+from orchestrator.context.project import ProjectState
+from orchestrator.context.secrets import is_secret_file, redact
+
+#: The whole answer is at most this large (contract section 3.1).
+ANSWER_BYTES = 10 << 20
+STRATEGY = (
+    "task requirements, recent decisions, files changed in the last 24 h, tests, configuration, documentation, "
+    "history; large files as excerpts around what matches"
+)
+_COMMITS_SHOWN = 30
+_OMITTED_SHOWN = 500
+
+
+def render(order: BuildOrder, state: ProjectState, selection: Selection, metadata: JSON) -> tuple[bytes, str]:
+    """The answer's JSON, which ends with ``"cache_hit":false}``, and its ETag (quoted)."""
+    files = [_file(chosen) for chosen in selection.chosen]
+    document: JSON = {
+        "issue_id": order.issue_id,
+        "agent_type": order.role.agent_type,
+        "context": {
+            "project_structure": _structure(state),
+            "relevant_files": files,
+            "git_context": _git(state),
+            "previous_agent_outputs": [_redacted(output) for output in order.outputs],
+            "metadata": metadata,
+        },
+        "truncated": selection.is_truncated,
+        "truncation_strategy": STRATEGY if selection.is_truncated else "none",
+        "total_size_bytes": sum(chosen.size for chosen in selection.chosen),
+        "file_count": len(files),
+        "omitted": [{"path": path, "reason": reason} for path, reason in selection.omitted[:_OMITTED_SHOWN]],
+    }
+    body = _bounded(document)
+    etag = '"' + hashlib.sha256(body).hexdigest()[:32] + '"'
+    tail = f',"timestamp":"{rfc3339(order.now)}","cache_hit":false}}'
+    return body[:-1] + tail.encode(), etag
+
+
+def _bounded(document: JSON) -> bytes:
+    """Encode within the limit; structure lists are cut first, then history, then what was left out."""
+    body = msgspec.json.encode(document)
+    context = document["context"]
+    structure, git = context["project_structure"], context["git_context"]
+    cuts: list[tuple[dict[str, Any], str]] = [
+        (structure, "files"),
+        (structure, "directories"),
+        (document, "omitted"),
+        (git, "uncommitted_changes"),
+        (git, "recent_commits"),
+        (context, "previous_agent_outputs"),
+        (context, "relevant_files"),
+    ]
+    for holder, key in cuts:
+        while len(body) > ANSWER_BYTES - 1024 and holder[key]:
+            holder[key] = holder[key][: len(holder[key]) // 2]
+            document["truncated"] = True
+            body = msgspec.json.encode(document)
+    return body
+
+
+def _file(chosen: Chosen) -> JSON:
+    facts = chosen.ranked.facts
+    lines = chosen.view.lines
+    if chosen.ranges is None:
+        content = lines.data
+    else:
+        content = b"".join(lines.text(first, last) for first, last in chosen.ranges)
+    entry: JSON = {
+        "path": facts.path,
+        "content": content.decode("utf-8", "replace"),
+        "last_modified": rfc3339(facts.stamp.mtime_ns / 1e9),
+        "size": facts.stamp.size,
+        "language": facts.language,
+        "checksum": f"sha256:{facts.checksum}",
+        "score": round(chosen.ranked.score, 4),
+        "reason": chosen.ranked.reason,
+    }
+    if chosen.ranges is not None:
+        entry["ranges"] = [list(part) for part in chosen.ranges]
+        entry["truncated"] = True
+    return entry
+
+
+def _structure(state: ProjectState) -> JSON:
+    paths = sorted(state.files)
+    directories = {path[:end] for path in paths for end in _slashes(path)}
+    return {
+        "root": state.root,
+        "files": paths,
+        "directories": sorted(directories),
+        "total_files": len(paths),
+        "total_size_bytes": sum(facts.stamp.size for facts in state.files.values()),
+    }
+
+
+def _slashes(path: str) -> list[int]:
+    return [index for index, letter in enumerate(path) if letter == "/"]
+
+
+def _git(state: ProjectState) -> JSON:
+    if state.tree is None:
+        git: JSON = {
+            "branch": None,
+            "head": None,
+            "recent_commits": [],
+            "uncommitted_changes": [],
+            "remote": None,
+            "remote_url": None,
+        }
+        if state.problems:
+            git["problems"] = list(state.problems)
+        return git
+    git = describe(state.tree, state.history[:_COMMITS_SHOWN], state.changes, state.remote)
+    for commit in git["recent_commits"]:
+        commit["message"] = redact(commit["message"])
+    for change in git["uncommitted_changes"]:
+        change["diff"] = (
+            "[redacted:file]" if change["diff"] and is_secret_file(change["path"]) else redact(change["diff"])
+        )
+    if git["remote_url"]:
+        git["remote_url"] = redact(git["remote_url"])
+    if state.problems:
+        git["problems"] = list(state.problems)
+    return git
+
+
+def _redacted(value: Any) -> Any:
+    """``value`` with every text in it redacted."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {redact(str(key)): _redacted(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(item) for item in value]
+    return value

@@ -1,0 +1,104 @@
+"""Roles: which kinds and languages of files count for whom. The tables are data in ``roles.toml``."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import msgspec
+
+from orchestrator.context.globs import compile_globs
+from orchestrator.context.models import FileFacts, Role
+from orchestrator.profiles.requirements import REQUIREMENTS
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict[str, Any]:
+    text = resources.files("orchestrator.context").joinpath("roles.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+class Focus(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a project counts for one role.
+
+    Attributes:
+        name: the kind of role (a section of ``roles.toml``).
+        kinds: weight by kind of file.
+        languages: the role's own languages; empty means all alike.
+        required: names of requirements with the pattern of their globs.
+        included: pattern of the profile's own globs.
+        excluded: pattern of what the role never gets.
+        kinds_required: kinds that the requirements name, in their order.
+    """
+
+    name: str
+    kinds: dict[str, float]
+    languages: frozenset[str] = frozenset()
+    required: tuple[tuple[str, re.Pattern[str]], ...] = ()
+    included: re.Pattern[str] | None = None
+    excluded: re.Pattern[str] | None = None
+    kinds_required: tuple[str, ...] = ()
+    wants_entries: bool = False
+
+    def prior(self, facts: FileFacts) -> tuple[float, dict[str, float]]:
+        """``(factor, shares)``: how much this kind of file counts, and what the role's wishes add."""
+        factor = self.kinds.get(facts.kind, 0.3)
+        if self.languages and facts.kind in ("code", "test") and facts.language not in self.languages:
+            factor *= _OTHER_LANGUAGE
+        shares: dict[str, float] = {}
+        if self.included is not None and self.included.match(facts.path):
+            shares["included"] = _WISH
+        elif any(pattern.match(facts.path) for _, pattern in self.required):
+            shares["required"] = _WISH
+        if self.wants_entries and is_entry_point(facts.path):
+            shares["entry"] = _WISH
+        return factor, shares
+
+
+_OTHER_LANGUAGE = 0.5
+_WISH = 0.06
+_ENTRY = re.compile(
+    r"(^|/)(__main__\.py|main\.[a-z]+|app\.(py|js|ts|tsx|rb)|cli\.(py|js|ts)|index\.(js|ts|tsx)|server\.(py|js|ts)|manage\.py|"
+    r"wsgi\.py|asgi\.py|lib\.rs|mod\.rs|Program\.cs|Main\.java|Application\.(java|kt)|cmd/[^/]+/[^/]+\.go|__init__\.py)$"
+)
+
+
+def is_entry_point(path: str) -> bool:
+    """Whether a program or package starts here, by common names; the nearer to the root the likelier."""
+    return path.count("/") <= 3 and _ENTRY.search(path) is not None
+
+
+def focus_for(role: Role, extra: tuple[str, ...] = ()) -> Focus:
+    """The focus of ``role`` with ``extra`` requirement names (unknown ones are ignored)."""
+    table = _table()
+    words = re.split(r"[-_.]", role.agent_type.lower())
+    name = _section(table, words, role.category)
+    kinds = {**table["default"]["kinds"], **table["focus"][name].get("kinds", {})}
+    languages = {language for word in words for language in table["languages"].get(word, ())}
+    wanted = [REQUIREMENTS[n] for n in dict.fromkeys((*role.requirements, *extra)) if n in REQUIREMENTS]
+    required = tuple((need.name, pattern) for need in wanted if (pattern := compile_globs(need.include)) is not None)
+    return Focus(
+        name=name,
+        kinds=kinds,
+        languages=frozenset(languages),
+        required=required,
+        included=compile_globs(role.include),
+        excluded=compile_globs(role.exclude),
+        kinds_required=tuple(
+            table["requirement_kinds"][n.name] for n in wanted if n.name in table["requirement_kinds"]
+        ),
+        wants_entries=any(need.name == "entry_points" for need in wanted),
+    )
+
+
+def _section(table: dict[str, Any], words: list[str], category: str) -> str:
+    for name, entry in table["focus"].items():
+        if set(entry["words"]) & set(words):
+            return str(name)
+    for name, entry in table["focus"].items():
+        if category in entry.get("categories", ()):
+            return str(name)
+    return "developer"

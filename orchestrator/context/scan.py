@@ -1,0 +1,134 @@
+"""Scan: which files a project has, as git sees them, or by the same rules where there is no git."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pathspec
+
+from orchestrator.context.git import GitFailed, Repository
+from orchestrator.context.globs import compile_globs
+from orchestrator.context.history import WorkTree, tracked_files, work_tree
+
+#: More files than this are not looked at (a bound on memory, far above real projects).
+MOST_FILES = 300_000
+#: Directories that are never part of a project's own text, for trees without git.
+_NEVER = frozenset(
+    {
+        ".git",
+        ".hg",
+        ".svn",
+        "__pycache__",
+        "node_modules",
+        ".tox",
+        ".nox",
+        ".mypy_cache",
+        ".pytest_cache",
+        ".ruff_cache",
+    }
+)
+_SUBMODULE_DEPTH = 4
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """Paths relative to the project (unordered), the work tree's state where there is git, and what is missing."""
+
+    paths: list[str]
+    tree: WorkTree | None
+    problems: tuple[str, ...] = ()
+
+
+def list_files(root: str, repository: Repository | None, include: tuple[str, ...], exclude: tuple[str, ...]) -> Listing:
+    """List the files of ``root``; ``include`` and ``exclude`` are globs of the settings.
+
+    Never raises for a broken repository: the files are then listed without git, and ``problems`` says why.
+    """
+    problems: list[str] = []
+    tree: WorkTree | None = None
+    paths: list[str] | None = None
+    if repository is not None:
+        try:
+            tree = work_tree(repository)
+            paths = _with_git(root, repository, tree)
+        except GitFailed as error:
+            problems.append(str(error))
+    if paths is None:
+        paths = [] if repository is not None and repository.is_bare else walk(root)
+    taken, refused = compile_globs(include), compile_globs(exclude)
+    if refused is not None:
+        paths = [path for path in paths if not refused.match(path)]
+    if taken is not None:
+        known = set(paths)
+        paths += [path for path in walk(root, is_ignoring=False) if path not in known and taken.match(path)]
+    if len(paths) > MOST_FILES:
+        problems.append(f"only {MOST_FILES} of {len(paths)} files are looked at")
+    return Listing(paths[:MOST_FILES], tree, tuple(problems))
+
+
+def _with_git(root: str, repository: Repository, tree: WorkTree, depth: int = 0) -> list[str]:
+    files, submodules = tracked_files(repository)
+    known = dict.fromkeys((*files, *tree.untracked))
+    paths = [path for path in known if path]
+    for submodule in submodules if depth < _SUBMODULE_DEPTH else ():
+        paths += [f"{submodule}/{path}" for path in _submodule(root, submodule, repository, depth)]
+    return paths
+
+
+def _submodule(root: str, path: str, parent: Repository, depth: int) -> list[str]:
+    directory = os.path.join(root, path)
+    if os.path.realpath(directory) != directory or not os.path.exists(os.path.join(directory, ".git")):
+        return []
+    try:
+        repository = Repository(directory, parent.timeout_s)
+        return _with_git(directory, repository, work_tree(repository), depth + 1)
+    except GitFailed:
+        return []
+
+
+def walk(root: str, *, is_ignoring: bool = True) -> list[str]:
+    """All files below ``root`` that no ``.gitignore`` excludes (nested ones count); links are not followed."""
+    found: list[str] = []
+    pending: list[tuple[str, list[tuple[str, pathspec.GitIgnoreSpec]]]] = [("", [])]
+    while pending and len(found) <= MOST_FILES:
+        prefix, rules = pending.pop()
+        try:
+            entries = sorted(os.scandir(os.path.join(root, prefix)), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        if is_ignoring:
+            rules = _more_rules(root, prefix, entries, rules)
+        if any(entry.name == "pyvenv.cfg" for entry in entries):
+            continue
+        for entry in entries:
+            path = prefix + entry.name
+            if entry.is_symlink():
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name not in _NEVER and not _is_ignored(path + "/", rules):
+                    pending.append((path + "/", rules))
+            elif entry.is_file(follow_symlinks=False) and not _is_ignored(path, rules):
+                found.append(path)
+    return found
+
+
+def _more_rules(
+    root: str, prefix: str, entries: list[os.DirEntry[str]], rules: list[tuple[str, pathspec.GitIgnoreSpec]]
+) -> list[tuple[str, pathspec.GitIgnoreSpec]]:
+    if not any(entry.name == ".gitignore" and entry.is_file(follow_symlinks=False) for entry in entries):
+        return rules
+    try:
+        text = Path(root, prefix, ".gitignore").read_text(encoding="utf-8", errors="replace")
+        return [*rules, (prefix, pathspec.GitIgnoreSpec.from_lines(text.splitlines()))]
+    except (OSError, ValueError):
+        return rules
+
+
+def _is_ignored(path: str, rules: list[tuple[str, pathspec.GitIgnoreSpec]]) -> bool:
+    """Whether the innermost rule that speaks of ``path`` ignores it, as in gitignore(5)."""
+    for prefix, spec in reversed(rules):
+        verdict = spec.check_file(path[len(prefix) :]).include
+        if verdict is not None:
+            return verdict
+    return False
