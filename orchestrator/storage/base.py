@@ -17,6 +17,7 @@ from orchestrator.models import (
     Appended,
     Consumer,
     DeadLetter,
+    Delivery,
     Event,
     EventDraft,
     KnowledgeItem,
@@ -47,6 +48,9 @@ class EventLog(Protocol):
 
     async def append(self, project_id: str, draft: EventDraft) -> Appended:
         """Append durably; a known ``event_id`` of the project is answered with the first one's event."""
+
+    async def flush(self) -> None:
+        """Return when every append that was begun before this call is done, or was refused."""
 
     async def read(self, project_id: str, after: int, limit: int) -> list[Event]:
         """Retained events with ``seq > after``, in order, expired ones left out."""
@@ -81,6 +85,33 @@ class EventLog(Protocol):
         """True for exactly one caller ever per key (a trigger that fires once per event)."""
 
 
+class DeliveryStore(Protocol):
+    """Pushes that are still to be done: what was decided survives a crash before it is carried out."""
+
+    async def enqueue_deliveries(self, project_id: str, position: Consumer, deliveries: Sequence[Delivery]) -> None:
+        """Store deliveries and how far the log was examined for them, in one transaction; known ids are kept."""
+
+    async def due_deliveries(self, now: float, limit: int) -> list[Delivery]:
+        """Of all projects, those with ``next_at <= now``, the longest due first."""
+
+    async def next_delivery_at(self) -> float | None:
+        """When the next one is due; None when there is none."""
+
+    async def put_delivery(self, delivery: Delivery) -> None:
+        """Insert or replace."""
+
+    async def drop_delivery(self, project_id: str, delivery_id: str) -> bool:
+        """Whether there was one."""
+
+    async def give_up_delivery(self, delivery: Delivery, letter: DeadLetter, *, keep: int) -> int:
+        """Replace a delivery by a dead letter; at most ``keep`` of the project stay, the oldest go: how many went."""
+
+    async def redrive_dead_letter(self, project_id: str, letter_id: str, delivery: Delivery) -> bool:
+        """Replace a dead letter by a delivery; whether there was one."""
+
+    async def count_deliveries(self, project_id: str | None = None) -> int: ...
+
+
 class ResultStore(Protocol):
     """Every round of every agent's outcome."""
 
@@ -111,6 +142,9 @@ class AgentStore(Protocol):
 
     async def find_agent(self, agent_id: str) -> AgentRecord | None:
         """In any project; for the supervisor's own use and operators."""
+
+    async def find_spawned_by(self, project_id: str, spawned_by: str) -> AgentRecord | None:
+        """The first agent whose request says so; tells after a crash whether a trigger's spawn happened."""
 
     async def query_agents(self, project_id: str, query: AgentQuery) -> AgentPage: ...
 
@@ -168,6 +202,7 @@ class KnowledgeStore(Protocol):
 class Storage(
     ProjectStore,
     EventLog,
+    DeliveryStore,
     ResultStore,
     AgentStore,
     TokenStore,
