@@ -1,0 +1,1 @@
+"""The typed forms of requests and answers; the OpenAPI document comes from them."""

@@ -1,0 +1,90 @@
+"""Forms of the context endpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from api.schemas.base import Form, Identifier, Query, Timestamp
+
+#: Longest task that is read.
+MAX_TASK_CHARS = 100_000
+Task = Annotated[str, Meta(max_length=MAX_TASK_CHARS, description="what is to be done; ranks the files")]
+MaxBytes = Annotated[int, Meta(ge=1, le=10 << 20, description="bound on the summed content, in bytes")]
+
+
+class ContextQuery(Query, frozen=True, kw_only=True):
+    """Parameters of ``GET``."""
+
+    refresh: bool = False
+    task: Task | None = None
+    max_bytes: MaxBytes | None = None
+
+
+class ContextBody(Form, frozen=True, kw_only=True):
+    """The same as a body, for long tasks."""
+
+    task: Task | None = None
+    max_bytes: MaxBytes | None = None
+    refresh: bool = False
+    project_id: Identifier | None = None
+
+
+class ProjectStructure(Form, frozen=True, kw_only=True):
+    """The tree that git sees."""
+
+    root: str
+    files: list[str]
+    directories: list[str]
+    total_files: int
+    total_size_bytes: int
+
+
+class RelevantFile(Form, frozen=True, kw_only=True):
+    """One file, whole or in excerpts (then ``ranges`` are 1-based and inclusive)."""
+
+    path: str
+    content: str
+    last_modified: Timestamp
+    size: int
+    language: str
+    checksum: Annotated[str, Meta(description="sha256:… of the whole file")]
+    score: float
+    reason: str
+    ranges: list[list[int]] | None = None
+    truncated: bool | None = None
+
+
+class ContextPart(Form, frozen=True, kw_only=True):
+    """What an agent needs to know of the project."""
+
+    project_structure: ProjectStructure
+    relevant_files: list[RelevantFile]
+    git_context: dict[str, Any]
+    previous_agent_outputs: list[dict[str, Any]]
+    metadata: dict[str, Any]
+
+
+class ContextAnswer(Form, frozen=True, kw_only=True):
+    """A context; ``cache_hit`` tells whether it was built for this request."""
+
+    issue_id: str
+    agent_type: str
+    context: ContextPart
+    truncated: bool
+    truncation_strategy: str | None
+    total_size_bytes: int
+    file_count: int
+    omitted: list[dict[str, str]]
+    timestamp: Timestamp
+    cache_hit: bool
+
+
+class ClearedAnswer(Form, frozen=True, kw_only=True):
+    """What was dropped from the cache."""
+
+    cleared: bool
+    entries_removed: int
+    bytes_freed: int
+    timestamp: Timestamp
