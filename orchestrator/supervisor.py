@@ -111,7 +111,9 @@ class Supervisor:
             settings=settings.pool,
             environ=os.environ if environ is None else environ,
         )
+        self._feeds = EventFeeds(self.bus, self.pool, self.registry)
         self._lives = AgentLives(
+            feeds=self._feeds,
             pool=self.pool,
             registry=self.registry,
             launcher=launcher,
@@ -144,7 +146,6 @@ class Supervisor:
             publish=self._publish,
             clock=clock,
         )
-        self._feeds = EventFeeds(self.bus, self.pool, self.registry)
         self._reporter = Reporter(
             settings=settings,
             directory=directory,
@@ -194,7 +195,6 @@ class Supervisor:
         await self.pool.start()
         relay = asyncio.create_task(Relay(self.pool, self.registry, self.metrics).run(), name="relay")
         stack.push_async_callback(self._stop_agents, relay)
-        await self._feeds.start()
         stack.push_async_callback(self._feeds.stop)
         await self._recovery().run()
         await self.runs.resume()

@@ -26,6 +26,7 @@ from orchestrator.agents.ends import (
     supervisor_event,
     usage_of,
 )
+from orchestrator.agents.feeds import EventFeeds
 from orchestrator.agents.launch import Launcher
 from orchestrator.agents.records import RecordTaker
 from orchestrator.agents.registry import AgentRegistry, LiveAgent
@@ -50,6 +51,7 @@ class AgentLives:
     def __init__(
         self,
         *,
+        feeds: EventFeeds,
         pool: Pool,
         registry: AgentRegistry,
         launcher: Launcher,
@@ -61,6 +63,7 @@ class AgentLives:
         metrics: Metrics,
         clock: Clock,
     ) -> None:
+        self._feeds = feeds
         self._pool = pool
         self._registry = registry
         self._launcher = launcher
@@ -114,6 +117,7 @@ class AgentLives:
         )
         if live.stop_reason is not None:
             await self.stop_process(live)
+        await self._feeds.attach(live)
 
     async def stop_process(self, live: LiveAgent) -> None:
         """Begin to end the running process, if there still is one."""
