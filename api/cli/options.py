@@ -65,7 +65,6 @@ class Command(click.Command):
         finally:
             ctx.obj.close()
 
-
     def get_short_help_str(self, limit: int = 45) -> str:
         """The first sentence whole: click would cut it at 45 characters."""
         return super().get_short_help_str(max(limit, 110))

@@ -110,6 +110,11 @@ class Session:
             return self.settings.client.project_id
         return self._project_of_directory() or FALLBACK_PROJECT
 
+    def client_of(self, url: str) -> Client:
+        """An operator's client of the sidecar at ``url``, which runs on this session's storage."""
+        self.__dict__["url"] = url
+        return self._client(self._token(self.settings.client.project_id or FALLBACK_PROJECT))
+
     def close(self) -> None:
         """Close the clients that were made."""
         for name in ("open_client", "operator", "client"):
