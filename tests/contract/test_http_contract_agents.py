@@ -1,0 +1,259 @@
+"""Contract section 3, endpoint 5, and the agents of sections 4 and 5."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+
+from tests.support.agents import agent, ended, say_result, spawn
+from tests.support.http import Api
+from tests.support.processes import assert_no_survivors, processes_with
+from tests.support.server import Server
+from tests.support.waiting import until
+
+ENDS = ("agent_completed", "agent_failed", "agent_killed")
+
+
+def ends_of(api: Api, agent_id: str) -> list[Any]:
+    """The end events of an agent."""
+    page = api.get("/api/events", type=",".join(ENDS), filter=f"agent_id:{agent_id}").expect(200).json
+    return list(page["events"])
+
+
+@pytest.mark.smoke
+def test_spawning_starts_a_process_and_tells_all(sidecar: Server, issue: str) -> None:
+    """The 201 is the caller's only handle on the agent."""
+    api = sidecar.api()
+    answer = spawn(api, issue, "sleep 60")
+    assert {"agent_id", "spawned", "process_id", "context_injected", "jwt_token", "webhook_url", "timestamp"} <= set(
+        answer
+    )
+    assert answer["spawned"] is True
+    assert answer["context_injected"] is True
+    assert answer["webhook_url"] == f"/api/agents/{answer['agent_id']}/status"
+    assert Path(f"/proc/{answer['process_id']}").exists() or sys.platform != "linux"
+    claims = jwt.decode(answer["jwt_token"], options={"verify_signature": False})
+    assert (claims["sub"], claims["agent_type"], claims["project_id"]) == (
+        answer["agent_id"],
+        "python-specialist",
+        "sample",
+    )
+    record = agent(api, answer["agent_id"])
+    assert record["status"] == "running"
+    assert record["process_id"] == answer["process_id"]
+    assert record["attempt"] == 1
+    short = api.get(answer["webhook_url"]).expect(200).json
+    assert short["status"] == "running"
+    final = api.delete(f"/api/agents/{answer['agent_id']}", timeout=1).expect(200).json
+    assert final["status"] == "killed"
+    assert_no_survivors(answer["agent_id"], timeout_s=0)
+
+
+@pytest.mark.critical
+def test_a_result_by_pipe_is_the_attempts_one_result(sidecar: Server, issue: str) -> None:
+    """One attempt, one result, one end; earlier ones are kept as rounds and the exit adds none."""
+    api = sidecar.api()
+    script = f"{say_result(metrics={'n': 1})}; {say_result(metrics={'n': 2})}; echo done"
+    record = ended(api, spawn(api, issue, script)["agent_id"])
+    assert record["status"] == "completed"
+    assert record["exit_code"] == 0
+    rows = api.get("/api/results", issue_id=issue).expect(200).json["results"]
+    assert sorted((row["round"], row["result"]["metrics"]["n"]) for row in rows) == [(1, 1), (2, 2)]
+    assert record["result_id"] == next(row["id"] for row in rows if row["result"]["metrics"]["n"] == 2)
+    (end,) = ends_of(api, record["agent_id"])
+    assert end["event_type"] == "agent_completed"
+    assert end["topic"] == "coordination"
+    assert {"agent_id", "agent_type", "issue_id", "status", "result_id", "exit_code"} <= set(end["data"])
+    assert end["data"]["result_id"] == record["result_id"]
+    assert record["usage"]["cpu_seconds"] >= 0
+    assert record["usage"]["max_rss_bytes"] > 0
+
+
+#: Script -> (status, exit code, signal, status of the result, end event).
+ENDINGS: dict[str, tuple[str, int | None, int | None, str, str]] = {
+    "echo all is well": ("completed", 0, None, "success", "agent_completed"),
+    "echo the cause >&2; exit 7": ("failed", 7, None, "failed", "agent_failed"),
+    "kill -SEGV $$": ("failed", None, 11, "failed", "agent_failed"),
+    "kill -KILL $$": ("failed", None, 9, "failed", "agent_failed"),
+}
+
+
+@pytest.mark.critical
+@pytest.mark.parametrize(("script", "expected"), ENDINGS.items(), ids=ENDINGS.keys())
+def test_an_exit_without_a_result_makes_one(
+    sidecar: Server, issue: str, script: str, expected: tuple[Any, ...]
+) -> None:
+    """An agent that crashes silently must leave a record with its output's tail."""
+    api = sidecar.api()
+    record = ended(api, spawn(api, issue, script)["agent_id"])
+    status, exit_code, signal, result_status, event = expected
+    assert (record["status"], record["exit_code"], record["signal"]) == (status, exit_code, signal)
+    result = api.get(f"/api/results/{record['result_id']}").expect(200).json["result"]
+    assert result["status"] == result_status
+    if "echo" in script:
+        assert "all is well" in str(result) or "the cause" in str(result)
+    assert [end["event_type"] for end in ends_of(api, record["agent_id"])] == [event]
+
+
+def test_a_time_limit_ends_the_whole_tree(sidecar: Server, issue: str) -> None:
+    """``timed_out`` with a child left over would be a leak with a name."""
+    api = sidecar.api()
+    answer = spawn(api, issue, "sleep 300 & sleep 300", timeout_seconds=1)
+    record = ended(api, answer["agent_id"])
+    assert record["status"] == "timed_out"
+    assert_no_survivors(answer["agent_id"], timeout_s=0)
+    assert [end["event_type"] for end in ends_of(api, answer["agent_id"])] == ["agent_failed"]
+
+
+@pytest.mark.critical
+@pytest.mark.parametrize(
+    "script",
+    [
+        "sleep 300",
+        "trap '' TERM; while :; do sleep 1; done",
+        "sh -c 'sleep 300' & sleep 300 & wait",
+        "setsid sleep 300 & setsid sh -c 'sleep 300 & sleep 300' & wait",
+        "kill -STOP $$",
+    ],
+)
+def test_delete_answers_when_nothing_is_left(sidecar: Server, issue: str, script: str) -> None:
+    """An agent that ignores TERM, forks or leaves its session must still be gone when the answer comes."""
+    api = sidecar.api()
+    answer = spawn(api, issue, script)
+    until(lambda: processes_with(answer["agent_id"]), what="the agent runs")
+    api.delete(f"/api/agents/{answer['agent_id']}", timeout=0.5).expect(200)
+    assert_no_survivors(answer["agent_id"], timeout_s=0)
+    record = agent(api, answer["agent_id"])
+    assert record["status"] == "killed"
+    assert [end["event_type"] for end in ends_of(api, answer["agent_id"])] == ["agent_killed"]
+    api.delete(f"/api/agents/{answer['agent_id']}").expect(200, 409)
+
+
+def test_the_token_of_an_ended_agent_is_dead(sidecar: Server, issue: str) -> None:
+    """A token that outlives its agent is a token nobody watches."""
+    api = sidecar.api()
+    answer = spawn(api, issue, "sleep 60")
+    own = sidecar.api(token=answer["jwt_token"])
+    own.get("/api/results").expect(200)
+    api.delete(f"/api/agents/{answer['agent_id']}", force="true").expect(200)
+    own.get("/api/results").refused(401, "AUTH_001")
+    own.post("/api/tokens/refresh").refused(401, "AUTH_001")
+
+
+# -- bad requests -----------------------------------------------------------------------------
+
+
+@pytest.mark.critical
+def test_a_command_that_cannot_start_is_named_and_leaves_nothing(sidecar: Server, issue: str, tmp_path: Path) -> None:
+    """A failed start must not count as an agent, nor leave its files."""
+    api = sidecar.api()
+    plain = tmp_path / "plain.txt"
+    plain.write_text("not a program")
+    before = set((sidecar.storage / "agents").iterdir()) if (sidecar.storage / "agents").exists() else set()
+    for program in ("/nowhere/program", "no-such-program-anywhere", str(plain)):
+        body = {"agent_type": "python-specialist", "issue_id": issue, "task": "t", "command": [program]}
+        error = api.post("/api/agents/spawn", body).refused(500, "AGT_001")
+        assert program in error["message"]
+    active = [
+        row
+        for row in api.get("/api/agents", issue_id=issue).expect(200).json["agents"]
+        if row["status"] in ("queued", "starting", "running")
+    ]
+    assert active == []
+    assert set((sidecar.storage / "agents").iterdir()) == before
+
+
+BAD_SPAWNS: dict[str, tuple[dict[str, Any], int, str | None]] = {
+    "unknown role": ({"agent_type": "python-specalist"}, 404, "AGT_002"),
+    "no task": ({"task": None}, 400, "REQ_001"),
+    "bad environment name": ({"environment": {"A=B": "x"}}, 400, "REQ_001"),
+    "loader variable": ({"environment": {"LD_PRELOAD": "/x.so"}}, 400, "REQ_001"),
+    "own variable": ({"environment": {"AGENT_ID": "x"}}, 400, "REQ_001"),
+    "environment value": ({"environment": {"A": 5}}, 400, "REQ_001"),
+    "priority": ({"priority": "urgent"}, 400, "REQ_001"),
+    "restart": ({"restart": "sometimes"}, 400, "REQ_001"),
+    "timeout": ({"timeout_seconds": 0}, 400, "REQ_001"),
+    "runtime": ({"runtime": "no-such-runtime"}, 400, "REQ_001"),
+    "workspace": ({"workspace": "elsewhere"}, 400, "REQ_001"),
+    "empty command": ({"command": []}, 400, "REQ_001"),
+    "command type": ({"command": "ls"}, 400, "REQ_001"),
+    "requirement": ({"context_requirements": ["no_such_requirement"]}, 400, "REQ_001"),
+    "limits": ({"limits": {"no_such_limit": 1}}, 400, "REQ_001"),
+}
+
+
+@pytest.mark.parametrize(("change", "status", "code"), BAD_SPAWNS.values(), ids=BAD_SPAWNS.keys())
+def test_a_bad_spawn_is_refused(
+    sidecar: Server, issue: str, change: dict[str, Any], status: int, code: str | None
+) -> None:
+    """What is not checked here is a process started wrongly."""
+    body = {"agent_type": "python-specialist", "issue_id": issue, "task": "t", "command": ["true"]} | change
+    sidecar.api().post("/api/agents/spawn", body).refused(status, code)
+
+
+@pytest.mark.critical
+def test_only_an_operator_names_a_command(sidecar: Server, issue: str) -> None:
+    """Otherwise every architect's token is a shell."""
+    body = {"agent_type": "python-specialist", "issue_id": issue, "task": "t", "command": ["true"]}
+    sidecar.api("chief-architect").post("/api/agents/spawn", body).refused(403, "AUTH_003")
+
+
+# -- lists ------------------------------------------------------------------------------------
+
+
+def test_agents_are_listed_and_filtered(sidecar: Server, issue: str) -> None:
+    """Pages neither lose nor repeat an agent; filters mean what they say."""
+    api = sidecar.api()
+    ids = [
+        spawn(api, issue, f"exit {number % 2}", agent_type=role)["agent_id"]
+        for number, role in enumerate(("go-specialist", "rust-specialist", "go-specialist"))
+    ]
+    for agent_id in ids:
+        ended(api, agent_id)
+    seen: list[str] = []
+    cursor: str | None = None
+    for _ in range(5):
+        page = api.get("/api/agents", issue_id=issue, limit=2, cursor=cursor).expect(200).json
+        seen += [row["agent_id"] for row in page["agents"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert sorted(seen) == sorted(ids)
+    by_type = api.get("/api/agents", issue_id=issue, agent_type="rust-specialist").json["agents"]
+    assert [row["agent_id"] for row in by_type] == [ids[1]]
+    failed = api.get("/api/agents", issue_id=issue, status="failed").json["agents"]
+    assert [row["agent_id"] for row in failed] == [ids[1]]
+
+
+def test_another_projects_agent_is_not_found(sidecar: Server, issue: str) -> None:
+    """Neither to read, nor to feed, nor to end."""
+    api = sidecar.api()
+    answer = spawn(api, issue, "sleep 60", project_id="other")
+    stranger = sidecar.api("chief-architect")
+    path = f"/api/agents/{answer['agent_id']}"
+    for response in (
+        stranger.get(path),
+        stranger.get(f"{path}/status"),
+        stranger.get(f"{path}/output"),
+        stranger.post(f"{path}/input", {"text": "x"}),
+        stranger.delete(path),
+    ):
+        response.refused(404, "AGT_003")
+    owner = sidecar.api("chief-architect", project_id="other")
+    assert owner.get(path).expect(200).json["status"] == "running"
+    owner.delete(path, force="true").expect(200)
+
+
+def test_a_python_agent_needs_no_interpreter_start(sidecar: Server, issue: str) -> None:
+    """The runtime of the built-in analysts: a function in a warm forked child, with the same pipes and ends."""
+    api = sidecar.api()
+    body = {"agent_type": "chief-architect", "issue_id": issue, "task": "Describe this project", "runtime": "python"}
+    record = ended(api, api.post("/api/agents/spawn", body).expect(201).json["agent_id"], timeout_s=90)
+    assert record["status"] == "completed", record
+    result = api.get(f"/api/results/{record['result_id']}").expect(200).json["result"]
+    assert result["status"] == "success"
+    assert "python" in str(result).lower()
