@@ -41,7 +41,7 @@ _HIT = b'"cache_hit":true}'
 _MOST_BYTES = 10_000_000
 
 
-class ProfileSource:
+class ProfileSource(Protocol):
     """What the engine needs of ``orchestrator.profiles.Profiles``."""
 
     def get(self, agent_type: str, project_path: str | None = None) -> Profile:

@@ -15,18 +15,21 @@ from orchestrator.context.globs import compile_globs
 
 
 class Form(msgspec.Struct, frozen=True):
-    """One form of secret. ``keys`` are literals in lower case, one of which a text must hold."""
+    """One form of secret. ``keys`` are literals in lower case, one of which a text must hold; ``is_guess`` means
+    that only the surroundings tell, so that plain words, hashes and placeholders are let through."""
 
     kind: str
     keys: tuple[str, ...]
     pattern: re.Pattern[str]
     entropy: float
+    is_guess: bool
 
 
 class Forms(msgspec.Struct, frozen=True):
     """The compiled table."""
 
     forms: tuple[Form, ...]
+    keys: tuple[str, ...]
     files: re.Pattern[str]
     allowed_files: re.Pattern[str]
     placeholder: re.Pattern[str]
@@ -38,14 +41,24 @@ def _forms() -> Forms:
     data = tomllib.loads(text)
     forms = tuple(
         Form(
-            row["kind"], tuple(key.lower() for key in row["keys"]), re.compile(row["pattern"]), row.get("entropy", 0.0)
+            row["kind"],
+            tuple(key.lower() for key in row["keys"]),
+            re.compile(row["pattern"]),
+            row.get("entropy", 0.0),
+            row.get("is_guess", False),
         )
         for row in data["form"]
     )
     files, allowed = compile_globs(tuple(data["files"])), compile_globs(tuple(data["allowed_files"]))
     assert files is not None
     assert allowed is not None
-    return Forms(forms, files, allowed, re.compile("|".join(data["placeholders"]), re.IGNORECASE))
+    keys = tuple(dict.fromkeys(key for form in forms for key in form.keys))
+    return Forms(forms, keys, files, allowed, re.compile("|".join(data["placeholders"]), re.IGNORECASE))
+
+
+def kinds() -> list[str]:
+    """The kinds of secrets that are known by their form."""
+    return list(dict.fromkeys(form.kind for form in _forms().forms))
 
 
 def is_secret_file(path: str) -> bool:
@@ -56,27 +69,41 @@ def is_secret_file(path: str) -> bool:
 
 def entropy(text: str) -> float:
     """Shannon entropy in bits per character (Shannon 1948)."""
-    if not text:
-        return 0.0
     total = len(text)
-    return -sum(count / total * math.log2(count / total) for count in Counter(text).values())
+    return -sum(count / total * math.log2(count / total) for count in Counter(text).values()) if total else 0.0
 
 
 def redact(text: str) -> str:
     """``text`` with every secret replaced by ``[redacted:kind]``; the number of lines stays the same."""
     forms = _forms()
     low = text.lower()
+    present = {key for key in forms.keys if key in low}
+    if not present:
+        return text
     for form in forms.forms:
-        if any(key in low for key in form.keys):
+        if not present.isdisjoint(form.keys):
             text = form.pattern.sub(lambda match, form=form: _hidden(match, form, forms), text)  # type: ignore[misc]
     return text
 
 
 def _hidden(match: re.Match[str], form: Form, forms: Forms) -> str:
-    whole = match.group()
-    name = "secret" if "secret" in match.re.groupindex else 0
-    secret = match.group(name)
-    if form.entropy and (entropy(secret) < form.entropy or forms.placeholder.search(secret)):
+    whole, secret = match.group(), match.group("secret")
+    if form.entropy and entropy(secret) < form.entropy:
         return whole
-    start, end = match.start(name) - match.start(), match.end(name) - match.start()
+    if form.is_guess and (forms.placeholder.search(secret) or _is_harmless(secret)):
+        return whole
+    start, end = match.start("secret") - match.start(), match.end("secret") - match.start()
     return f"{whole[:start]}[redacted:{form.kind}]" + "\n" * secret.count("\n") + whole[end:]
+
+
+_WORDY = re.compile(r"[A-Za-z]*(?:[_.:/-]+[A-Za-z]+\d?)*[_.:/-]*|[a-z]+(?:[A-Z][a-z]+)+\d?|[A-Z][a-z]+(?:[A-Z][a-z]+)*")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_DIGEST = re.compile(r"(?:sha(?:1|256|384|512)[-:])[A-Za-z0-9+/=]+")
+_CODE = re.compile(r"[(){}\[\];<>\\$%]|\w\.\w+\.\w|^https?:|^/|^\.")
+
+
+def _is_harmless(secret: str) -> bool:
+    """Whether a value that only its surroundings call secret is a name, a path, a UUID, a digest or code."""
+    if _WORDY.fullmatch(secret) and entropy(secret) < 4.2:
+        return True
+    return bool(_UUID.fullmatch(secret) or _DIGEST.match(secret) or _CODE.search(secret))

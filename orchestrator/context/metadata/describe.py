@@ -2,34 +2,163 @@
 
 from __future__ import annotations
 
+import re
+import sys
+import time
+import tomllib
 from collections import Counter
+from pathlib import Path
 
+import msgspec
+
+from orchestrator.clock import rfc3339
+from orchestrator.context.metadata import coverage
+from orchestrator.context.metadata.manifests import dependencies, is_manifest
 from orchestrator.context.models import JSON
-from orchestrator.context.project import ProjectState
+from orchestrator.context.project import LARGEST_BYTES, ProjectState
+from orchestrator.context.reading import Reader, Refused, reading
+
+_MOST_DEPENDENCIES = 500
+_MOST_MANIFESTS = 60
+_CI = (
+    ("github-actions", r"\.github/workflows/[^/]+\.ya?ml"),
+    ("gitlab-ci", r"\.gitlab-ci\.yml"),
+    ("circleci", r"\.circleci/config\.yml"),
+    ("travis", r"\.travis\.yml"),
+    ("azure-pipelines", r"azure-pipelines[^/]*\.ya?ml"),
+    ("jenkins", r"(?:.*/)?Jenkinsfile[^/]*"),
+    ("bitbucket-pipelines", r"bitbucket-pipelines\.yml"),
+    ("drone", r"\.drone\.ya?ml"),
+    ("buildkite", r"\.buildkite/.*"),
+    ("script", r"\.ci/.*"),
+)
 
 
 class Metadata:
     """Describes projects; the last description of each state is kept."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[int, JSON]] = {}
+        self._known: dict[str, tuple[int, float, JSON]] = {}
 
     def describe(self, state: ProjectState) -> JSON:
-        """Type, languages (lines and share of code), dependencies and further facts of a project."""
+        """Type, languages (bytes of code and tests, most first), dependencies and further facts of a project."""
         known = self._known.get(state.root)
-        if known is not None and known[0] == state.generation:
-            return known[1]
-        found = languages(state)
-        main = next(iter(found), None)
-        described: JSON = {"project_type": main or "unknown", "languages": found, "dependencies": []}
-        self._known[state.root] = (state.generation, described)
+        # reports are mostly ignored files, which do not change the state: they are looked at again after a second
+        if known is not None and known[0] == state.generation and time.monotonic() - known[1] < 1.0:
+            return known[2]
+        described = _describe(state)
+        self._known[state.root] = (state.generation, time.monotonic(), described)
         return described
 
 
+def _describe(state: ProjectState) -> JSON:
+    spoken = languages(state)
+    described: JSON = {"project_type": next(iter(spoken), "unknown"), "languages": spoken}
+    with reading(state.root) as reader:
+        described["dependencies"] = _dependencies(state, reader)
+        described.update(_versions(state, reader))
+        found = _coverage(state, reader)
+    if found is not None:
+        described["test_coverage"] = found
+    systems = [name for name, pattern in _CI if any(re.fullmatch(pattern, path) for path in state.files)]
+    if systems:
+        described["ci_systems"] = systems
+    return described
+
+
 def languages(state: ProjectState) -> JSON:
-    """By language the bytes of its code and tests, most first."""
-    counts: Counter[str] = Counter()
-    for facts in state.files.values():
-        if facts.kind in ("code", "test") and facts.language:
-            counts[facts.language] += facts.stamp.size
-    return dict(counts.most_common())
+    """By language the bytes of its code and tests, most first; of configuration when there is no code."""
+    for chosen in (("code", "test"), ("config", "doc", "other", "data")):
+        counts: Counter[str] = Counter()
+        for facts in state.files.values():
+            if facts.kind in chosen and facts.language:
+                counts[facts.language] += facts.stamp.size
+        if counts:
+            return dict(counts.most_common())
+    return {}
+
+
+def _dependencies(state: ProjectState, reader: Reader) -> list[JSON]:
+    paths = [path for path, facts in state.files.items() if is_manifest(path) and facts.kind not in ("vendored", "test")]
+    rows: list[JSON] = []
+    for path in sorted(paths, key=lambda path: (path.count("/"), path))[:_MOST_MANIFESTS]:
+        data = _read(reader, path)
+        if data is not None:
+            rows += [msgspec.to_builtins(row) for row in dependencies(path, data)]
+    return rows[:_MOST_DEPENDENCIES]
+
+
+def _read(reader: Reader, path: str) -> bytes | None:
+    try:
+        return reader.read(path, LARGEST_BYTES).data
+    except Refused:
+        return None
+
+
+def _versions(state: ProjectState, reader: Reader) -> JSON:
+    """Versions of languages and of the project itself, as its files state them."""
+    found: JSON = {}
+    data = _read(reader, ".python-version") if ".python-version" in state.files else None
+    if data is not None:
+        found["python_version"] = data.decode("utf-8", "replace").strip().split("\n")[0][:40]
+    project = _pyproject(reader) if "pyproject.toml" in state.files else {}
+    requires = project.get("requires-python")
+    if isinstance(requires, str):
+        found.setdefault("python_version", requires)
+    for key, name in (("name", "name"), ("version", "version")):
+        if isinstance(project.get(key), str):
+            found[name] = project[key]
+    package = _json(reader, "package.json") if "package.json" in state.files else {}
+    for key in ("name", "version"):
+        if isinstance(package.get(key), str):
+            found.setdefault(key, package[key])
+    engines = package.get("engines")
+    if isinstance(engines, dict) and isinstance(engines.get("node"), str):
+        found["node_version"] = engines["node"]
+    go = _read(reader, "go.mod") if "go.mod" in state.files else None
+    if go is not None and (match := re.search(rb"^go[ \t]+(\S+)", go, re.MULTILINE)):
+        found["go_version"] = match.group(1).decode("ascii", "replace")
+    return found
+
+
+def _pyproject(reader: Reader) -> JSON:
+    data = _read(reader, "pyproject.toml")
+    try:
+        project = tomllib.loads((data or b"").decode("utf-8", "replace")).get("project", {})
+    except (ValueError, RecursionError):
+        return {}
+    return project if isinstance(project, dict) else {}
+
+
+def _json(reader: Reader, path: str) -> JSON:
+    data = _read(reader, path)
+    try:
+        decoded = msgspec.json.decode(data or b"{}")
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    return decoded if isinstance(decoded, dict) else {}
+
+
+def _coverage(state: ProjectState, reader: Reader) -> JSON | None:
+    """The first readable report: percent, source and age."""
+    for path in coverage.REPORTS:
+        stamp = reader.stamp(path)
+        if stamp is None or not coverage.is_acceptable(stamp.size):
+            continue
+        entry: JSON = {
+            "source": path,
+            "measured_at": rfc3339(stamp.mtime_ns / 1e9),
+            "age_days": max(0, int((time.time() - stamp.mtime_ns / 1e9) // 86400)),
+        }
+        if path == ".coverage":
+            files = coverage.measured_files(Path(state.root, path)) if sys.platform != "win32" else None
+            if files is not None:
+                return {**entry, "files_measured": files}
+            continue
+        try:
+            percent = coverage.percent_of(path, reader.read(path, stamp.size + 1).data)
+        except Refused:
+            continue
+        if percent is not None:
+            return {"line_percent": percent, **entry}
+    return None

@@ -1,0 +1,256 @@
+"""Dependencies from manifests, each read by a parser of its format; a broken manifest gives nothing."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import tomllib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import yaml
+
+from orchestrator.context.metadata.xml import parse_xml
+
+Found = Iterator[tuple[str, str, str]]
+
+
+class Dependency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A declared dependency. ``version`` as written, ``scope``: ``runtime``, ``dev`` or the name of an extra."""
+
+    name: str
+    version: str = ""
+    scope: str = "runtime"
+    ecosystem: str = ""
+    manifest: str = ""
+
+
+def dependencies(path: str, data: bytes) -> list[Dependency]:
+    """What the manifest at ``path`` declares, in its order; ``[]`` when it is none or does not parse."""
+    name = path.rsplit("/", 1)[-1]
+    for pattern, ecosystem, parse in _PARSERS:
+        if re.fullmatch(pattern, name):
+            text = data.decode("utf-8-sig", "replace")
+            try:
+                rows = list(parse(text))
+            except _BROKEN:
+                return []
+            return [
+                Dependency(name=row[0], version=row[1], scope=row[2], ecosystem=ecosystem, manifest=path) for row in rows
+            ]
+    return []
+
+
+def is_manifest(path: str) -> bool:
+    """Whether ``dependencies`` knows files of this name."""
+    name = path.rsplit("/", 1)[-1]
+    return any(re.fullmatch(pattern, name) for pattern, _, _ in _PARSERS)
+
+
+#: What the parsers raise for broken input, odd types in it included.
+_BROKEN = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    RecursionError,
+    configparser.Error,
+    yaml.YAMLError,
+    msgspec.DecodeError,
+)
+_REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*(?:\(([^)]*)\)|(@\s*\S+|[^;#]*))")
+
+
+def _requirement(text: str, scope: str) -> tuple[str, str, str] | None:
+    """A requirement as in PEP 508."""
+    match = _REQUIREMENT.match(text)
+    return (match.group(1), (match.group(2) or match.group(3) or "").strip(), scope) if match else None
+
+
+def _requirements(lines: Any, scope: str = "runtime") -> Found:
+    for line in lines or ():
+        if isinstance(line, str) and not line.strip().startswith(("#", "-")):
+            found = _requirement(line, scope)
+            if found is not None:
+                yield found
+
+
+def _pyproject(text: str) -> Found:
+    data = tomllib.loads(text)
+    project = data.get("project", {})
+    yield from _requirements(project.get("dependencies"))
+    for extra, lines in project.get("optional-dependencies", {}).items():
+        yield from _requirements(lines, extra)
+    for group, lines in data.get("dependency-groups", {}).items():
+        yield from _requirements(lines, group)
+    poetry = data.get("tool", {}).get("poetry", {})
+    yield from _versions(poetry.get("dependencies", {}), "runtime", skipped=("python",))
+    yield from _versions(poetry.get("dev-dependencies", {}), "dev")
+    for group, table in poetry.get("group", {}).items():
+        yield from _versions(table.get("dependencies", {}), group)
+
+
+def _versions(table: dict[str, Any], scope: str, skipped: tuple[str, ...] = ()) -> Found:
+    for name, value in table.items():
+        if name not in skipped:
+            version = value.get("version", "") if isinstance(value, dict) else value
+            yield name, version if isinstance(version, str) else "", scope
+
+
+def _requirements_txt(text: str) -> Found:
+    yield from _requirements(re.sub(r"\\\n", " ", text).split("\n"))
+
+
+def _setup_cfg(text: str) -> Found:
+    parser = configparser.RawConfigParser()
+    parser.read_string(text)
+    if parser.has_option("options", "install_requires"):
+        yield from _requirements(parser.get("options", "install_requires").split("\n"))
+    if parser.has_section("options.extras_require"):
+        for extra, value in parser.items("options.extras_require"):
+            yield from _requirements(value.split("\n"), extra)
+
+
+def _pipfile(text: str) -> Found:
+    data = tomllib.loads(text)
+    yield from _versions(data.get("packages", {}), "runtime")
+    yield from _versions(data.get("dev-packages", {}), "dev")
+
+
+def _package_json(text: str) -> Found:
+    data = msgspec.json.decode(text)
+    scopes = (("dependencies", "runtime"), ("devDependencies", "dev"), ("peerDependencies", "peer"), ("optionalDependencies", "optional"))
+    for key, scope in scopes:
+        yield from _versions(data.get(key) or {}, scope)
+
+
+def _composer(text: str) -> Found:
+    data = msgspec.json.decode(text)
+    yield from _versions(data.get("require") or {}, "runtime", skipped=("php",))
+    yield from _versions(data.get("require-dev") or {}, "dev")
+
+
+def _cargo(text: str) -> Found:
+    data = tomllib.loads(text)
+    tables = [data, data.get("workspace", {}), *data.get("target", {}).values()]
+    for table in tables:
+        yield from _versions(table.get("dependencies", {}), "runtime")
+        yield from _versions(table.get("dev-dependencies", {}), "dev")
+        yield from _versions(table.get("build-dependencies", {}), "build")
+
+
+def _go_mod(text: str) -> Found:
+    is_inside = False
+    for raw in text.split("\n"):
+        line, _, comment = raw.partition("//")
+        words = line.split()
+        if words[:2] == ["require", "("]:
+            is_inside = True
+        elif words[:1] == [")"]:
+            is_inside = False
+        elif words[:1] == ["require"] and len(words) == 3:
+            yield words[1], words[2], "indirect" if "indirect" in comment else "runtime"
+        elif is_inside and len(words) == 2:
+            yield words[0], words[1], "indirect" if "indirect" in comment else "runtime"
+
+
+def _pom(text: str) -> Found:
+    root = parse_xml(text)
+    properties = {entry.name: entry.text for part in root.children("properties") for entry in part.entries}
+    for holder in root.children("dependencies"):
+        for entry in holder.children("dependency"):
+            version = entry.value("version")
+            known = re.sub(r"\$\{([^}]+)\}", lambda match: properties.get(match.group(1), match.group()), version)
+            scope = entry.value("scope") or "runtime"
+            yield f"{entry.value('groupId')}:{entry.value('artifactId')}", known, "dev" if scope == "test" else scope
+
+
+def _csproj(text: str) -> Found:
+    for group in parse_xml(text).children("ItemGroup"):
+        for entry in group.children("PackageReference"):
+            name = entry.attributes.get("Include") or entry.attributes.get("Update")
+            if name:
+                yield name, entry.attributes.get("Version") or entry.value("Version"), "runtime"
+
+
+_GRADLE = re.compile(
+    r"^\s*(implementation|api|compileOnly|runtimeOnly|testImplementation|testRuntimeOnly|annotationProcessor|kapt|ksp|classpath)"
+    r"\s*\(?\s*(?:platform\()?[\"']([^\"':]+:[^\"':]+)(?::([^\"'@]+))?",
+    re.MULTILINE,
+)
+
+
+def _gradle(text: str) -> Found:
+    for match in _GRADLE.finditer(text):
+        yield match.group(2), match.group(3) or "", "dev" if match.group(1).startswith("test") else "runtime"
+
+
+_GEM = re.compile(r"^\s*gem\s+[\"']([^\"']+)[\"'](?:\s*,\s*[\"']([^\"']+)[\"'])?", re.MULTILINE)
+
+
+def _gemfile(text: str) -> Found:
+    scope = "runtime"
+    for line in text.split("\n"):
+        if re.match(r"\s*group\b.*:(development|test)", line):
+            scope = "dev"
+        elif re.match(r"end\b", line):
+            scope = "runtime"
+        match = _GEM.match(line)
+        if match:
+            yield match.group(1), match.group(2) or "", scope
+
+
+def _pubspec(text: str) -> Found:
+    data = yaml.safe_load(text) or {}
+    for key, scope in (("dependencies", "runtime"), ("dev_dependencies", "dev")):
+        yield from _versions(data.get(key) or {}, scope)
+
+
+_MIX = re.compile(r"\{\s*:(\w+)\s*,\s*(?:\"([^\"]*)\")?([^}]*)\}")
+
+
+def _mix(text: str) -> Found:
+    _, _, rest = text.partition("defp deps")
+    for match in _MIX.finditer(rest.partition("\n  end")[0]):
+        yield match.group(1), match.group(2) or "", "dev" if re.search(r"only:\s*\[?:(dev|test)", match.group(3)) else "runtime"
+
+
+_SWIFT = re.compile(r"\.package\(\s*(?:name:\s*\"[^\"]*\"\s*,\s*)?url:\s*\"([^\"]+)\"\s*,\s*([^)]*)\)")
+
+
+def _swift(text: str) -> Found:
+    for match in _SWIFT.finditer(text):
+        name = match.group(1).rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
+        yield name, " ".join(match.group(2).split()), "runtime"
+
+
+def _conda(text: str) -> Found:
+    data = yaml.safe_load(text) or {}
+    for line in data.get("dependencies") or ():
+        if isinstance(line, str):
+            name, _, version = line.partition("=")
+            yield name.strip(), version.strip("= "), "runtime"
+        elif isinstance(line, dict):
+            yield from _requirements(line.get("pip"))
+
+
+_PARSERS: tuple[tuple[str, str, Callable[[str], Found]], ...] = (
+    (r"pyproject\.toml", "python", _pyproject),
+    (r"(?:.*requirements.*|constraints)\.(?:txt|in)", "python", _requirements_txt),
+    (r"setup\.cfg", "python", _setup_cfg),
+    (r"Pipfile", "python", _pipfile),
+    (r"environment\.ya?ml", "conda", _conda),
+    (r"package\.json", "npm", _package_json),
+    (r"composer\.json", "composer", _composer),
+    (r"Cargo\.toml", "cargo", _cargo),
+    (r"go\.mod", "go", _go_mod),
+    (r"pom\.xml", "maven", _pom),
+    (r".*\.(?:cs|fs|vb)proj|Directory\.Packages\.props", "nuget", _csproj),
+    (r"build\.gradle(?:\.kts)?", "gradle", _gradle),
+    (r"Gemfile", "rubygems", _gemfile),
+    (r"pubspec\.ya?ml", "pub", _pubspec),
+    (r"mix\.exs", "hex", _mix),
+    (r"Package\.swift", "swift", _swift),
+)
