@@ -137,7 +137,7 @@ class Tester:
             report.add(
                 "medium", "missing-dependency",
                 f"{plural(count, 'test module')} could not be imported: {name} is not installed for {runner.argv[0]}.",
-                suggestion="Install the project with its test dependencies into its own environment (.venv) and run again.",
+                suggestion="Install the project with its test dependencies into its own .venv and run again.",
             )  # fmt: skip
             report.warnings.append(f"{plural(count, 'test module')} not run for want of {name}")
         if run.exit_code is None:
