@@ -77,3 +77,19 @@ class ProtocolViolation(PoolError):
     """A frame between supervisor and worker could not be read; that worker is discarded."""
 
     code = "PROTOCOL_VIOLATION"
+
+
+class UnknownRuntime(PoolError):
+    """No runtime has this name.
+
+    Attributes:
+        name: what was asked for.
+        known: the names that there are, sorted.
+    """
+
+    code = "UNKNOWN_RUNTIME"
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"there is no runtime {name!r}; known are: {', '.join(known)}")
+        self.name = name
+        self.known = known

@@ -88,6 +88,12 @@ class WorkerReady(Message, frozen=True, kw_only=True):
     features: tuple[str, ...] = ()
 
 
+class ZygoteStarted(Message, frozen=True, kw_only=True):
+    """The worker's parent of warm Python agents exists; the supervisor notes it for the case of the worker's death."""
+
+    pid: int
+
+
 class Pong(Message, frozen=True, kw_only=True):
     """The answer to Ping."""
 
@@ -183,6 +189,7 @@ class WorkerLost(Message, frozen=True, kw_only=True):
 
 Fact = (
     WorkerReady
+    | ZygoteStarted
     | Pong
     | AgentStarted
     | AgentLaunchFailed

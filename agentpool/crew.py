@@ -1,0 +1,239 @@
+"""The workers of a pool: started, pinged, replaced when they die, and not replaced in a crash loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+
+import structlog
+
+from agentpool import cgroups, settling
+from agentpool.attempt import leaf_name
+from agentpool.config import PoolConfig, WorkerConfig
+from agentpool.errors import PoolError
+from agentpool.handle import Kept, WorkerHandle
+from agentpool.messages import AgentExited, Fact, Shutdown, Survivors, Usage, WorkerLost
+from agentpool.platforms import worker_count
+from agentpool.streams import TAIL_BYTES, log_path
+
+log = structlog.get_logger(__name__)
+
+#: What a stopping worker gets beside the agents' grace: sweep, drain, report.
+STOP_MARGIN_S = 6.0
+
+
+class Crew:
+    """Keeps ``worker_count(config.workers)`` workers alive.
+
+    Args:
+        config: see PoolConfig.
+        on_fact: called with (handle, fact) for every fact of a worker, and for what follows from its loss.
+        on_abandoned: called with each agent of a lost worker whose launch was never answered.
+        on_spare: called when a worker has come (back).
+    """
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        on_fact: Callable[[WorkerHandle, Fact], None],
+        on_abandoned: Callable[[str], None],
+        on_spare: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._on_fact = on_fact
+        self._on_abandoned = on_abandoned
+        self._on_spare = on_spare
+        self._losses: deque[float] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._cgroup_dir: str | None = None
+        self._controllers: tuple[str, ...] = ()
+        self._is_stopping = False
+        self.handles: dict[int, WorkerHandle] = {}
+        self.lost = 0
+
+    @property
+    def size(self) -> int:
+        """How many workers there should be."""
+        return worker_count(self._config.workers)
+
+    async def start(self) -> None:
+        """Settle abandoned cgroups, then start all workers. Raises PoolError when one does not come up."""
+        await asyncio.to_thread(self._prepare_cgroups)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for index in range(self.size):
+                    group.create_task(self._add(index))
+        except* (OSError, TimeoutError, PoolError) as failures:
+            await self.stop(0.0)
+            raise PoolError(f"a pool worker did not start: {failures.exceptions[0]}") from failures
+        self._run(self._watch())
+
+    async def stop(self, grace_s: float) -> None:
+        """End all agents and workers; bounded by ``grace_s`` and STOP_MARGIN_S, then by SIGKILL and a sweep."""
+        self._is_stopping = True
+        for handle in self.handles.values():
+            handle.is_stopping = True
+            handle.send(Shutdown(grace_s=grace_s))
+        await asyncio.gather(*(self._end(handle, grace_s) for handle in list(self.handles.values())))
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.handles.clear()
+        if self._cgroup_dir is not None:
+            await asyncio.to_thread(cgroups.remove, self._cgroup_dir)
+
+    def features(self) -> tuple[str, ...]:
+        """What the workers found that the system can do."""
+        return tuple(sorted({name for handle in self.handles.values() for name in handle.features}))
+
+    def hold(self, is_held: bool) -> None:
+        """Stop or go on reading from the workers."""
+        for handle in self.handles.values():
+            handle.hold(is_held)
+
+    def _prepare_cgroups(self) -> None:
+        parent = cgroups.find_parent() if self._config.cgroups else None
+        settled = cgroups.settle_abandoned(parent)
+        if settled:
+            log.warning("pool.cgroups.settled", directories=settled)
+        self._cgroup_dir = cgroups.make_base(parent)
+        if self._cgroup_dir is not None:
+            self._controllers = cgroups.enable_controllers(self._cgroup_dir)
+
+    async def _add(self, index: int) -> None:
+        config = WorkerConfig(
+            index=index,
+            cgroup_dir=self._cgroup_dir,
+            controllers=self._controllers,
+            preload=self._config.preload,
+            warm_python=self._config.warm_python,
+            input_bytes=self._config.input_bytes,
+        )
+        handle = WorkerHandle(config, self._on_fact, self._lose)
+        try:
+            await handle.start()
+        except BaseException:
+            await handle.discard()
+            raise
+        self.handles[index] = handle
+        log.info("pool.worker.ready", worker=index, pid=handle.pid, features=list(handle.features))
+        self._on_spare()
+
+    async def _end(self, handle: WorkerHandle, grace_s: float) -> None:
+        if not await handle.wait_ended(grace_s + STOP_MARGIN_S):
+            log.error("pool.worker.stop_timeout", worker=handle.index, pid=handle.pid)
+        await self._bury(handle)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.ping_interval_s)
+            for handle in list(self.handles.values()):
+                if not handle.is_stopping and not handle.ping(self._config.ping_deadline_s):
+                    log.error("pool.worker.hung", worker=handle.index, pid=handle.pid)
+                    await handle.abort()
+
+    def _lose(self, handle: WorkerHandle, reason: str) -> None:
+        if self.handles.get(handle.index) is handle:
+            del self.handles[handle.index]
+            self._run(self._replace(handle, reason))
+
+    async def _replace(self, handle: WorkerHandle, reason: str) -> None:
+        self.lost += 1
+        now = time.monotonic()
+        self._losses.append(now)
+        while self._losses[0] < now - self._config.worker_restart_window_s:
+            self._losses.popleft()
+        is_looping = len(self._losses) > self._config.worker_restart_limit
+        agents = tuple(handle.agents)
+        await self._bury(handle)
+        log.error(
+            "pool.worker.lost",
+            worker=handle.index,
+            pid=handle.pid,
+            exit_code=handle.exit_code,
+            reason=reason,
+            agents=len(agents),
+            is_replaced=not is_looping,
+        )
+        self._on_fact(
+            handle,
+            WorkerLost(
+                worker=handle.index,
+                pid=handle.pid,
+                exit_code=handle.exit_code,
+                agents=agents,
+                is_replaced=not is_looping,
+            ),
+        )
+        if is_looping:
+            await asyncio.sleep(self._config.worker_restart_window_s)
+        if not self._is_stopping:
+            try:
+                await self._add(handle.index)
+            except (OSError, TimeoutError, PoolError) as error:
+                log.error("pool.worker.start_failed", worker=handle.index, error=str(error))
+                self._run(self._replace(handle, "start_failed"))
+
+    async def _bury(self, handle: WorkerHandle) -> None:
+        """Discard the process, end what it kept, and say so for each agent."""
+        trace = await handle.discard()
+        if trace:
+            log.error("pool.worker.traceback", worker=handle.index, pid=handle.pid, traceback=trace)
+        kept, handle.agents = handle.agents, {}
+        keepless = [self._keepless(agent) for agent in kept.values()]
+        swept = await asyncio.to_thread(settling.sweep, keepless, also_reap=tuple(handle.zygotes))
+        for agent_id, agent in kept.items():
+            if agent.started is None:
+                self._on_abandoned(agent_id)
+            else:
+                self._on_fact(handle, await asyncio.to_thread(lost_exit, agent, swept[agent_id]))
+
+    def _keepless(self, agent: Kept) -> settling.Keepless:
+        started = agent.started
+        leaf = os.path.join(self._cgroup_dir, leaf_name(agent.spec)) if self._cgroup_dir is not None else None
+        return settling.Keepless(
+            agent_id=agent.spec.agent_id,
+            pid=started.pid if started is not None else None,
+            start_ticks=started.start_ticks if started is not None else 0,
+            nonce=agent.spec.nonce,
+            leaf_path=leaf,
+        )
+
+    def _run(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._note_end)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("pool.task.failed", exc_info=task.exception())
+
+
+def lost_exit(agent: Kept, survivors: Survivors) -> AgentExited:
+    """The end of an agent whose worker died: its logs say how far it came, its exit code is not known."""
+    tails, sizes = {}, {}
+    for stream in ("stdout", "stderr"):
+        try:
+            with open(log_path(agent.spec.record_dir, stream), "rb") as file:
+                sizes[stream] = file.seek(0, os.SEEK_END)
+                file.seek(max(0, sizes[stream] - TAIL_BYTES))
+                tails[stream] = file.read(TAIL_BYTES)
+        except OSError:
+            tails[stream], sizes[stream] = b"", 0
+    return AgentExited(
+        agent_id=agent.spec.agent_id,
+        attempt=agent.spec.attempt,
+        exit_code=None,
+        signal=None,
+        ended_by="worker_lost",
+        terminal=b"",
+        usage=Usage(stdout_bytes=sizes["stdout"], stderr_bytes=sizes["stderr"]),
+        survivors=survivors,
+        stdout_tail=tails["stdout"],
+        stderr_tail=tails["stderr"],
+    )

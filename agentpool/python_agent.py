@@ -1,0 +1,81 @@
+"""Runs ``module:function`` as an agent in this process; the same code warm (forked) and cold (executed)."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import importlib
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agentpool.agent import Agent
+
+
+def run_target(target: str) -> int:
+    """Call the function with an Agent; the exit status it comes to.
+
+    A mapping that it returns is given as the result. An exception is a traceback on stderr and 1;
+    SystemExit has its usual meaning.
+    """
+    try:
+        function = load_target(target)
+    except Exception as error:  # noqa: BLE001 - the edge of an agent's process: its module may raise anything
+        traceback.print_exc()
+        print(f"agent {target}: cannot be loaded: {error}", file=sys.stderr)  # noqa: T201 - stderr is its log
+        return 1
+    try:
+        agent = Agent()
+        value = function(agent)
+        if isinstance(value, Mapping):
+            agent.result(value)
+    except SystemExit as stop:
+        return exit_status(stop.code)
+    except BaseException:  # noqa: BLE001 - the edge of an agent's process
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def load_target(target: str) -> Callable[[Agent], Any]:
+    """The callable that ``module:function`` names. Raises ImportError, AttributeError or TypeError."""
+    module_name, _, function_name = target.partition(":")
+    module = importlib.import_module(module_name)
+    function = functools.reduce(getattr, function_name.split("."), module)
+    if not callable(function):
+        raise TypeError(f"{target} is not callable")
+    return function
+
+
+def exit_status(code: object) -> int:
+    """What ``sys.exit(code)`` means as a status; a text goes to stderr and means 1."""
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print(code, file=sys.stderr)  # noqa: T201 - what the interpreter itself does
+    return 1
+
+
+def finish(status: int) -> None:
+    """End this process as the interpreter would, without taking the preloaded modules apart."""
+    shutdown = getattr(threading, "_shutdown", None)  # joins non-daemon threads, as at any exit
+    try:
+        if shutdown is not None:
+            shutdown()
+        run_exit_functions = getattr(atexit, "_run_exitfuncs", None)
+        if run_exit_functions is not None:
+            run_exit_functions()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except BaseException:  # noqa: BLE001 - the last thing that this process does
+        status = status or 120  # what the interpreter gives when its last flush fails
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    sys.path[0] = os.getcwd()
+    finish(run_target(sys.argv[1]))

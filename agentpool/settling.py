@@ -1,0 +1,163 @@
+"""Ends processes whose keeper is gone: a worker's agents after its death, a killed supervisor's at the next start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable
+
+import msgspec
+
+from agentpool.base import Leftover, Settled
+from agentpool.cgroups import Leaf
+from agentpool.messages import Survivors
+from agentpool.proctable import ProcessEntry, ProcessTable, descendants, is_alive, snapshot
+from agentpool.signalling import signal_process
+from agentpool.tree import Tree
+
+#: How long dying processes are waited for.
+LIMIT_S = 5.0
+LOOK_S = 0.01
+#: What an earlier supervisor's agents get between TERM and KILL: their work has no reader any more.
+SETTLE_GRACE_S = 0.5
+#: No process has this pid or leads this session.
+NOBODY = -1
+
+
+class Keepless(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent whose worker is gone; ``pid`` is None when its start was never reported."""
+
+    agent_id: str
+    pid: int | None
+    start_ticks: int
+    nonce: str
+    leaf_path: str | None
+
+
+def sweep(agents: list[Keepless], *, also_reap: Iterable[int] = ()) -> dict[str, Survivors]:
+    """KILL all processes of agents whose worker died, until none is left; by agent, what remains.
+
+    Blocks for at most LIMIT_S; to be run in a thread. Their orphans come to this process when it is a
+    subreaper, and are reaped here; ``also_reap`` are further processes of the worker's own.
+    """
+    table = ProcessTable()
+    me = os.getpid()
+    trees: dict[str, Tree] = {}
+    leaves: list[Leaf] = []
+    for agent in agents:
+        leaf = Leaf(agent.leaf_path) if agent.leaf_path is not None and os.path.isdir(agent.leaf_path) else None
+        pid = NOBODY if agent.pid is None else agent.pid
+        trees[agent.agent_id] = Tree(pid, agent.start_ticks, agent.nonce, leaf, table, me, _nobody)
+        if leaf is not None:
+            leaves.append(leaf)
+    reapable = {agent.pid for agent in agents if agent.pid is not None} | set(also_reap)
+    deadline = time.monotonic() + LIMIT_S
+    pending = dict(trees)
+    while pending and time.monotonic() < deadline:
+        for agent_id, tree in list(pending.items()):
+            members = tree.members()
+            if not members:
+                del pending[agent_id]
+                continue
+            reapable.update(entry.pid for entry in members)
+            tree.kill()
+        reap(reapable)
+        if pending:
+            time.sleep(LOOK_S)
+    while reapable and time.monotonic() < deadline and not reap(reapable):
+        time.sleep(LOOK_S)
+    for leaf in leaves:
+        leaf.remove()
+    return {agent_id: tree.survivors() for agent_id, tree in trees.items()}
+
+
+def reap(pids: set[int]) -> bool:
+    """Collect those of ``pids`` that are dead children of ours, taking out all that need no more waiting.
+
+    True when none is left to wait for.
+    """
+    for pid in list(pids):
+        try:
+            done, _ = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            pids.discard(pid)
+        else:
+            if done:
+                pids.discard(pid)
+    return not pids
+
+
+def settle(leftovers: list[Leftover]) -> list[Settled]:
+    """End what an earlier supervisor left running; blocks for at most a few seconds, to be run in a thread.
+
+    A process is touched only when it carries a leftover's nonce in the environment that it was started
+    with, or is in a session or below a process that was shown to be such a one's.
+    """
+    alive = {item.nonce: is_alive(item.pid, item.start_ticks) for item in leftovers}
+    ended: dict[str, set[tuple[int, int]]] = {item.nonce: set() for item in leftovers}
+    left: dict[str, list[ProcessEntry]] = {}
+    started = time.monotonic()
+    while time.monotonic() - started < LIMIT_S:
+        left = {nonce: found for nonce, found in find_by_nonce(leftovers).items() if found}
+        if not left:
+            break
+        is_late = time.monotonic() - started >= SETTLE_GRACE_S
+        for nonce, entries in left.items():
+            for entry in entries:
+                key = (entry.pid, entry.start_ticks)
+                if is_late or key not in ended[nonce]:
+                    signal_process(*key, signal.SIGKILL if is_late else signal.SIGTERM)
+                ended[nonce].add(key)
+        time.sleep(LOOK_S * 5)
+    return [
+        Settled(
+            agent_id=item.agent_id,
+            attempt=item.attempt,
+            was_alive=alive[item.nonce] and bool(ended[item.nonce]),
+            ended=len(ended[item.nonce]),
+            survivors=len(left.get(item.nonce, ())),
+        )
+        for item in leftovers
+    ]
+
+
+def find_by_nonce(leftovers: list[Leftover]) -> dict[str, list[ProcessEntry]]:
+    """The living processes of each leftover, by nonce; one pass over the process table for all of them."""
+    entries = snapshot()
+    wanted = {item.nonce.encode(): item for item in leftovers if item.nonce}
+    sessions: dict[int, str] = {}
+    owner: dict[int, str] = {}
+    for entry in entries.values():
+        if entry.state in "ZX" or entry.pid == os.getpid():
+            continue
+        environment = _environment(entry.pid)
+        for encoded, item in wanted.items():
+            if encoded in environment:
+                owner[entry.pid] = item.nonce
+                if entry.session == item.pid:
+                    sessions[entry.session] = item.nonce
+                break
+    for entry in entries.values():
+        if entry.session in sessions:
+            owner.setdefault(entry.pid, sessions[entry.session])
+    for pid, nonce in list(owner.items()):
+        for below in descendants(entries, [pid]):
+            owner.setdefault(below, nonce)
+    found: dict[str, list[ProcessEntry]] = {}
+    for pid, nonce in owner.items():
+        if entries[pid].state not in "ZX" and pid != os.getpid():
+            found.setdefault(nonce, []).append(entries[pid])
+    return found
+
+
+def _environment(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _nobody(_pid: int) -> bool:
+    return False

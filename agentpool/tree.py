@@ -1,0 +1,124 @@
+"""All processes of one attempt, wherever they have gone: what is left, and how to end it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+
+from agentpool.cgroups import Leaf
+from agentpool.messages import Survivors
+from agentpool.proctable import ProcessEntry, ProcessTable, carries, descendants, read_entry
+from agentpool.signalling import signal_process
+
+#: How old a shared snapshot of the process table may be for a decision that is repeated anyway.
+SNAPSHOT_AGE_S = 0.01
+
+
+class Tree:
+    """The tree of a leader. With a cgroup the kernel knows its members; else it is searched for.
+
+    The search takes the leader's session and group, everything below them, everything below the
+    leader that was seen earlier, and orphans of ours that carry the attempt's nonce.
+
+    Args:
+        leader, start_ticks: the first process, whose pid is also its group and session.
+        nonce: what the environment of all its processes holds, unless they cleared it.
+        leaf: its cgroup or None.
+        table: snapshots shared by all attempts of this process.
+        reaper: the pid to which orphans come (the worker, or the supervisor after a worker's death).
+        is_leader: whether a pid is the leader of an attempt of its own, or another process of ours.
+    """
+
+    def __init__(
+        self,
+        leader: int,
+        start_ticks: int,
+        nonce: str,
+        leaf: Leaf | None,
+        table: ProcessTable,
+        reaper: int,
+        is_leader: Callable[[int], bool],
+    ) -> None:
+        self._leader = leader
+        self._start_ticks = start_ticks
+        self._nonce = nonce
+        self._leaf = leaf
+        self._table = table
+        self._reaper = reaper
+        self._is_leader = is_leader
+        self._seen: dict[int, int] = {}
+        self._swept: set[tuple[int, int]] = set()
+
+    def remember(self) -> None:
+        """Note who belongs to the tree now, so that a later orphan without a nonce is still known."""
+        if self._leaf is None:
+            for entry in self._search():
+                self._seen[entry.pid] = entry.start_ticks
+
+    def is_empty(self, *, ignore_leader: bool = True) -> bool:
+        """Whether no living process is left (beside the leader)."""
+        if self._leaf is not None:
+            if not self._leaf.is_populated():
+                return True
+            return ignore_leader and self._leaf.pids() == [self._leader]
+        return not any(entry.pid != self._leader or not ignore_leader for entry in self._search())
+
+    def terminate(self) -> None:
+        """TERM to every member but the leader (whose group the caller signals)."""
+        for entry in self.members():
+            if entry.pid != self._leader:
+                signal_process(entry.pid, entry.start_ticks, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """KILL every member, those that a fork adds meanwhile included where there is a cgroup."""
+        for entry in self.members():
+            if entry.pid != self._leader or entry.start_ticks != self._start_ticks:
+                self._swept.add((entry.pid, entry.start_ticks))
+            if self._leaf is None:
+                signal_process(entry.pid, entry.start_ticks, signal.SIGKILL)
+        if self._leaf is not None:
+            self._leaf.kill()
+
+    def members(self) -> list[ProcessEntry]:
+        """The living members, the leader too."""
+        if self._leaf is None:
+            found = self._search()
+        else:
+            entries = {pid: self._table_entry(pid) for pid in self._leaf.pids()}
+            found = [entry for entry in entries.values() if entry is not None]
+        for entry in found:
+            self._seen[entry.pid] = entry.start_ticks
+        return found
+
+    def cpu_ticks(self) -> int:
+        """CPU time of the living members in clock ticks."""
+        return sum(entry.cpu_ticks for entry in self.members())
+
+    def survivors(self) -> Survivors:
+        """What is left now, how that was checked, and how many were killed beside the leader."""
+        if self._leaf is not None:
+            return Survivors(count=len(self._leaf.pids()), checked_by=("cgroup",), swept=len(self._swept))
+        found = self._search()
+        return Survivors(count=len(found), checked_by=("session", "descendants", "nonce"), swept=len(self._swept))
+
+    def _table_entry(self, pid: int) -> ProcessEntry | None:
+        entry = read_entry(pid)
+        return entry if entry is not None and entry.state not in "ZX" else None
+
+    def _search(self) -> list[ProcessEntry]:
+        entries = self._table.entries(since=time.monotonic() - SNAPSHOT_AGE_S)
+        found = {pid for pid, entry in entries.items() if self._belongs(entry)}
+        found |= descendants(entries, found)
+        living = (entries[pid] for pid in found if not (pid != self._leader and self._is_leader(pid)))
+        return [entry for entry in living if entry.state not in "ZX" and entry.start_ticks >= self._start_ticks]
+
+    def _belongs(self, entry: ProcessEntry) -> bool:
+        if entry.start_ticks < self._start_ticks or entry.state in "ZX":
+            return False
+        if self._leader in (entry.session, entry.group, entry.pid):
+            return True
+        if self._seen.get(entry.pid) == entry.start_ticks:
+            return True
+        is_orphan = entry.ppid in (self._reaper, 1) and not self._is_leader(entry.pid)
+        return is_orphan and carries(entry.pid, self._nonce)

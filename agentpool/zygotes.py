@@ -1,0 +1,207 @@
+"""A worker's end of its zygote: starts it, orders forks, and passes on what became of them."""
+
+from __future__ import annotations
+
+import array
+import os
+import re
+import signal
+import socket
+import sys
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from agentpool import launching
+from agentpool.channel import READ_BYTES, FrameBuffer, encode_frame
+from agentpool.errors import LaunchFailed, ProtocolViolation
+from agentpool.reactor import READ, WRITE, Reactor
+from agentpool.runtimes.base import Invocation
+from agentpool.zygote import SOCKET_FD, Answer, Fork, Forked, ForkFailed, Left, Order, Signal
+
+if TYPE_CHECKING:
+    from agentpool.attempt import Attempt
+
+TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", re.ASCII)
+BOOT = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from agentpool.zygote import main; main(sys.argv[2:])"
+
+
+class ZygoteOwner(Protocol):
+    """What the link tells its worker."""
+
+    def zygote_left(self, attempt: Attempt, left: Left) -> None:
+        """An agent ended."""
+
+    def zygote_lost(self, link: ZygoteLink, orphans: list[Attempt]) -> None:
+        """The zygote is gone; these agents were its children."""
+
+
+class ZygoteLink:
+    """One zygote. It is started by the constructor; a lost one is not used again."""
+
+    def __init__(self, reactor: Reactor, owner: ZygoteOwner, preload: tuple[str, ...]) -> None:
+        self._reactor = reactor
+        self._owner = owner
+        self._pending: dict[int, Attempt] = {}
+        self._running: dict[int, Attempt] = {}
+        self._outgoing: deque[tuple[memoryview, tuple[int, ...]]] = deque()
+        self._frames = FrameBuffer()
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder = msgspec.msgpack.Decoder[Any](Answer)
+        self._next_key = 0
+        self.is_lost = False
+        self._sock, theirs = socket.socketpair()
+        try:
+            self.pid = self._spawn(theirs.fileno(), preload)
+        except OSError:
+            self._sock.close()
+            raise
+        finally:
+            theirs.close()
+        self._sock.setblocking(False)
+        reactor.watch(self._sock.fileno(), READ, self._on_ready)
+
+    @staticmethod
+    def _spawn(sock: int, preload: tuple[str, ...]) -> int:
+        path = msgspec.json.encode([entry for entry in sys.path if entry]).decode()
+        argv = [sys.executable, "-c", BOOT, path, *preload]
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        actions = [
+            (os.POSIX_SPAWN_DUP2, null, 0),
+            (os.POSIX_SPAWN_DUP2, null, 1),
+            (os.POSIX_SPAWN_DUP2, sock, SOCKET_FD),
+        ]
+        env = {"PATH": os.environ.get("PATH", launching.FALLBACK_PATH), "LC_ALL": "C.UTF-8"}
+        try:
+            return os.posix_spawn(sys.executable, argv, env, file_actions=actions)
+        finally:
+            os.close(null)
+
+    def fork(self, plan: launching.LaunchPlan, attempt: Attempt) -> launching.Pipes:
+        """Order an agent; ``attempt.started`` or ``attempt.fail_launch`` follows. Raises LaunchFailed, OSError."""
+        pipes, ends = launching.open_pipes(has_stdin=plan.has_stdin)
+        self._next_key += 1
+        order = Fork(
+            key=self._next_key,
+            target=plan.argv[0],
+            env=plan.env,
+            cwd=plan.cwd,
+            rlimits=plan.rlimits,
+            nice=plan.nice,
+            entrance=plan.entrance,
+        )
+        self._pending[order.key] = attempt
+        self._send(order, (ends.stdin, ends.stdout, ends.stderr))
+        return pipes
+
+    def signal(self, pid: int, number: int) -> None:
+        """Signal an agent's group; nothing happens when it is gone."""
+        if pid in self._running:
+            self._send(Signal(pid=pid, number=number), ())
+
+    def close(self) -> None:
+        """End the zygote, and with it whatever it still has."""
+        self._abandon()
+
+    def _send(self, order: Order, fds: tuple[int, ...]) -> None:
+        if self.is_lost:
+            for fd in fds:
+                os.close(fd)
+            return
+        self._outgoing.append((memoryview(encode_frame(self._encoder.encode(order))), fds))
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._outgoing:
+            data, fds = self._outgoing[0]
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+            try:
+                written = self._sock.sendmsg([data], ancillary)
+            except BlockingIOError:
+                break
+            except OSError:
+                break  # the end of the stream will be read
+            for fd in fds:
+                os.close(fd)
+            if written < len(data):
+                self._outgoing[0] = (data[written:], ())
+            else:
+                self._outgoing.popleft()
+        events = READ | WRITE if self._outgoing else READ
+        self._reactor.watch(self._sock.fileno(), events, self._on_ready)
+
+    def _on_ready(self, events: int) -> None:
+        if events & WRITE:
+            self._flush()
+        if not events & READ:
+            return
+        try:
+            data = self._sock.recv(READ_BYTES)
+            if data:
+                for payload in self._frames.feed(data):
+                    self._take(self._decoder.decode(payload))
+                return
+        except BlockingIOError:
+            return
+        except (OSError, ProtocolViolation, msgspec.MsgspecError):
+            pass
+        self._lose()
+
+    def _take(self, answer: Answer) -> None:
+        if isinstance(answer, Forked):
+            attempt = self._pending.pop(answer.key)
+            self._running[answer.pid] = attempt
+            attempt.started(answer.pid)
+        elif isinstance(answer, ForkFailed):
+            self._pending.pop(answer.key).fail_launch(_refused(os.strerror(answer.errno)))
+        else:
+            gone = self._running.pop(answer.pid, None)
+            if gone is not None:
+                self._owner.zygote_left(gone, answer)
+
+    def _abandon(self) -> None:
+        if self.is_lost:
+            return
+        self.is_lost = True
+        self._reactor.forget(self._sock.fileno())
+        self._sock.close()
+        for _, fds in self._outgoing:
+            for fd in fds:
+                os.close(fd)
+        self._outgoing.clear()
+        try:
+            os.kill(self.pid, signal.SIGKILL)  # our child, reaped by nobody but this worker
+        except ProcessLookupError:
+            pass
+
+    def _lose(self) -> None:
+        self._abandon()
+        pending, self._pending = list(self._pending.values()), {}
+        orphans, self._running = list(self._running.values()), {}
+        for attempt in pending:
+            attempt.fail_launch(_refused("the parent of warm Python agents died"))
+        self._owner.zygote_lost(self, orphans)
+
+
+def check_target(argv: tuple[str, ...], workspace: str) -> None:
+    """Raise LaunchFailed unless ``argv`` is one ``module:function`` and the workspace is a directory."""
+    command = argv[0] if argv else ""
+    if len(argv) != 1 or not TARGET.fullmatch(command):
+        text = f"{command or 'the command'}: a python agent is named as module:function, one item"
+        raise LaunchFailed("not_found", text, command=command, is_permanent=True)
+    if not os.path.isdir(workspace):
+        text = f"{command}: the workspace {workspace} is not a directory"
+        raise LaunchFailed("workspace", text, command=command, is_permanent=True)
+
+
+def cold_invocation(invocation: Invocation) -> Invocation:
+    """The same agent by an interpreter of its own, for where a fork will not do (a sandbox)."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    path = os.pathsep.join(part for part in (root, invocation.env.get("PYTHONPATH", "")) if part)
+    argv = (sys.executable, "-m", "agentpool.python_agent", *invocation.argv)
+    return Invocation(argv=argv, env={**invocation.env, "PYTHONPATH": path})
+
+
+def _refused(reason: str) -> LaunchFailed:
+    return LaunchFailed("resources", f"python agent: {reason}", command="python", is_permanent=False)
