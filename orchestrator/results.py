@@ -85,6 +85,7 @@ class ResultService:
         directory: where ``<project>/<issue>/<agent type>.json`` are written.
         publish: appends an event durably and returns it.
         hand_overs: ``(project_id, agent_type, result)`` -> the next agents' objects of the contract.
+        on_stored: told of each project that has a new result, once it is durable.
     """
 
     def __init__(
@@ -94,12 +95,14 @@ class ResultService:
         *,
         publish: Publish,
         hand_overs: HandOvers,
+        on_stored: Callable[[str], None] = lambda project_id: None,
         clock: Clock | None = None,
     ) -> None:
         self._store = store
         self._directory = directory
         self._publish = publish
         self._hand_overs = hand_overs
+        self._on_stored = on_stored
         self._clock = clock or SystemClock()
         self._locks: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
 
@@ -124,6 +127,7 @@ class ResultService:
         # One writer per key, so that the file always ends as the newest round.
         async with lock:
             result = await self._store.insert_result(project_id, result_id or new_id("res"), draft, stored_at=now)
+            self._on_stored(project_id)
             path = await asyncio.to_thread(write_copy, self._directory, result)
         event = await self._announce(result)
         return Stored(

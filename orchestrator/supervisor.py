@@ -93,11 +93,22 @@ class Supervisor:
         self.bus = EventBus(
             self.storage, settings.events, clock=clock, mirror=LogMirror(directory / "events", settings.events)
         )
-        self.results = ResultService(
-            self.storage, directory / "results", publish=self._publish, hand_overs=self._hand_overs, clock=clock
-        )
         self.context = ContextEngine(
-            self.profiles, self.storage, self.storage, settings.context, directory / "context", clock=clock
+            self.profiles,
+            self.storage,
+            self.storage,
+            settings.context,
+            directory / "context",
+            clock=clock,
+            are_results_announced=True,
+        )
+        self.results = ResultService(
+            self.storage,
+            directory / "results",
+            publish=self._publish,
+            hand_overs=self._hand_overs,
+            on_stored=self.context.results_changed,
+            clock=clock,
         )
         self.pool = LocalPool(pool_config(settings))
         self.registry = AgentRegistry(self.storage, clock)

@@ -163,7 +163,7 @@ class AgentLives:
     async def _conclude(self, live: LiveAgent, exited: AgentExited) -> str | None:
         """Make the end durable and tell it; the error's text for the next attempt."""
         record = live.record
-        outcome, evidence = classify(exited, result_status=live.result_status)
+        outcome, evidence = classify(exited, live.result_status)
         if live.notes:
             evidence = {**evidence, "refused_lines": live.notes}
         error = describe_end(exited, outcome)

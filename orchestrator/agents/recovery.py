@@ -79,7 +79,7 @@ class Recovery:
             attempt=record.attempt,
             exit_code=None,
             signal=None,
-            ended_by="sidecar_lost",
+            ended_by="supervisor_lost",
             terminal=b"",
             usage=Usage(),
             survivors=Survivors(

@@ -25,7 +25,7 @@ from orchestrator.workflows.facts import facts_of
 from orchestrator.workflows.team import get_workflow, plan
 
 #: What an attempt was ended by when its sidecar stopped or died.
-WITH_THE_SIDECAR = ("shutdown", "sidecar_lost")
+WITH_THE_SIDECAR = ("shutdown", "supervisor_lost")
 FINAL = ("completed", "failed", "cancelled")
 #: The role whose view of the project decides about the team.
 PLANNING_ROLE = "chief-architect"
