@@ -16,7 +16,7 @@ import structlog
 
 from api.asgi_body import read_body
 from api.auth.hosts import HostCheck
-from api.errors import ForeignOrigin, Misdirected, Stopping, problem, translate
+from api.errors import ForeignOrigin, Misdirected, problem, translate
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.errors import BadRequest
 from orchestrator.metrics import Metrics
@@ -35,12 +35,6 @@ _ODD_PATH = re.compile(rb"%2f|%5c|%0|%1|%7f|/\.{1,2}(?:/|$)|/(?:%2e|\.){1,2}(?:/
 #: Counted as the status of a request whose client went away before its answer (as nginx does).
 CLIENT_GONE = 499
 _METHODS = b"GET, POST, DELETE, OPTIONS"
-_SECURITY_HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-]
 _EXPOSED = (
     b"X-Request-ID, X-Next-Offset, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After, ETag"
 )
@@ -98,7 +92,6 @@ class Boundary:
         self._body_limit = body_limit_bytes
         self._body_timeout_s = body_timeout_s
         self._clock = clock or SystemClock()
-        self.is_stopping = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -118,7 +111,7 @@ class Boundary:
         request_id = given.decode("ascii") if is_valid and given is not None else f"req_{secrets.token_hex(12)}"
         info = scope[SCOPE_KEY] = RequestInfo(request_id, headers)
         origin = headers.get(b"origin")
-        common = [*_SECURITY_HEADERS, (b"x-request-id", request_id.encode("ascii"))]
+        common = [(b"x-request-id", request_id.encode("ascii"))]
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -161,8 +154,6 @@ class Boundary:
                 "the path holds characters that no name may have; names are letters, digits, '.', '_' and '-'",
                 details={"field": "path"},
             )
-        if self.is_stopping:
-            raise Stopping("the sidecar is stopping; try again when it is back", retry_after_s=5)
 
     async def _answer_options(self, send: Send, headers: dict[bytes, bytes]) -> None:
         extra = [(b"allow", _METHODS)]

@@ -63,6 +63,13 @@ class Stopping(SidecarError):
     slug = "stopping"
 
 
+class AddressUnavailable(SidecarError):
+    """The configured address cannot be listened on; ``details["pid"]`` names who has it, where that is known."""
+
+    code = "SYS_003"
+    slug = "address_unavailable"
+
+
 #: The one table of codes and their HTTP status (contract section 4; the later ones extend it).
 STATUS: dict[str, int] = {
     "AUTH_001": 401,
@@ -94,6 +101,7 @@ STATUS: dict[str, int] = {
     "CFG_001": 500,
     "SYS_001": 500,
     "SYS_002": 503,
+    "SYS_003": 500,
 }
 
 
