@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from orchestrator.analysts.findings import Finding
+from orchestrator.analysts.findings import Finding, plural
 from orchestrator.analysts.lexical import LineIndex
 from orchestrator.analysts.tree import SourceFile, Tree
 
@@ -169,20 +169,26 @@ def check_workflow(path: str, text: str) -> Iterator[Finding]:
             f"Actions of third parties by a tag that can be moved: {names}.",
             "Pin them by commit.",
         )
-    for match in _USES.finditer(text):
-        if match[1].endswith(("@master", "@main")) and not match[1].startswith("./"):
-            yield Finding(
-                "medium",
-                "action-not-pinned",
-                path,
-                index.line(match.start(1)),
-                f"{match[1]} changes with every push to it.",
-                "Pin it by commit or release.",
-            )
+    moving = [match for match in _USES.finditer(text) if _is_branch(match[1])]
+    if moving:
+        names = ", ".join(dict.fromkeys(match[1] for match in moving[:4]))
+        yield Finding(
+            "medium",
+            "action-not-pinned",
+            path,
+            index.line(moving[0].start(1)),
+            f"Changes with every push to it ({plural(len(moving), 'use')}): {names}.",
+            "Pin it by commit or release.",
+        )
+
+
+def _is_branch(action: str) -> bool:
+    return action.endswith(("@master", "@main")) and not action.startswith("./") and ".github/workflows/" not in action
 
 
 def _is_loose(action: str) -> bool:
     is_own = action.startswith(("./", "docker://", "actions/", "github/"))
+    is_own = is_own or ".github/workflows/" in action or action.endswith(("@master", "@main"))
     return "@" in action and not is_own and not _SHA.search(action)
 
 
