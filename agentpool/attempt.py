@@ -1,4 +1,4 @@
-"""One attempt of one agent inside a worker: its start, its pipes, its input, its limits, its end."""
+"""One attempt of one agent inside a worker: its start, its limits, its end."""
 
 from __future__ import annotations
 
@@ -10,48 +10,28 @@ from typing import Protocol
 import msgspec
 
 from agentpool import launching, zygotes
+from agentpool.agentpipes import AgentPipes, PipesHost
 from agentpool.cgroups import Leaf
-from agentpool.config import WorkerConfig
 from agentpool.ending import Ending
 from agentpool.errors import LaunchFailed, UnknownRuntime
-from agentpool.lines import LineSplitter
-from agentpool.messages import (
-    AgentExited,
-    AgentLaunchFailed,
-    AgentOutput,
-    AgentRecord,
-    AgentStarted,
-    Fact,
-    InputState,
-    Usage,
-)
+from agentpool.messages import AgentExited, AgentLaunchFailed, AgentStarted, Usage
 from agentpool.platforms import ProcessFlags
 from agentpool.proctable import ProcessTable, read_entry
-from agentpool.pump import Pump
-from agentpool.reactor import READ, WRITE, Reactor
-from agentpool.runtimes import LineParser, get_runtime
+from agentpool.reactor import READ
+from agentpool.runtimes import Invocation, Runtime, get_runtime
 from agentpool.sandbox import Sandbox
+from agentpool.signalling import signal_group, signal_process
 from agentpool.specs import LaunchSpec
-from agentpool.stdin import StdinQueue
-from agentpool.streams import OutputLog, log_path
 from agentpool.tree import Tree
 from agentpool.watchdog import Watchdog
 
 
-class Host(Protocol):
+class Host(PipesHost, Protocol):
     """What an attempt needs of its worker."""
 
-    config: WorkerConfig
-    reactor: Reactor
     table: ProcessTable
     flags: ProcessFlags
     sandbox: Sandbox
-
-    def emit(self, fact: Fact) -> None:
-        """Send a fact up."""
-
-    def is_congested(self) -> bool:
-        """Whether what can wait should not be sent now."""
 
     def adopt(self, pid: int, attempt: Attempt) -> None:
         """The attempt's leader is this child of the worker."""
@@ -73,7 +53,7 @@ class Host(Protocol):
 
 
 class LeaderExit(msgspec.Struct, frozen=True, kw_only=True):
-    """How the first process of an attempt ended."""
+    """How the first process of an attempt ended; both None when nobody saw it."""
 
     exit_code: int | None
     signal: int | None
@@ -88,105 +68,95 @@ class Attempt:
         self.host = host
         self.spec = spec
         self.pid = 0
+        self.start_ticks = 0
         self.leaf: Leaf | None = None
         self.tree: Tree | None = None
         self.exit: LeaderExit | None = None
-        self.last_output_at = time.monotonic()
+        self.pipes: AgentPipes | None = None
         self.is_over = False
-        self._logs: dict[str, OutputLog] = {}
-        self._pumps: list[Pump] = []
-        self._stdin: StdinQueue | None = None
         self._plan: launching.LaunchPlan | None = None
         self._status = -1
+        self._failure: LaunchFailed | None = None
         self._ending = Ending(self)
         self._watchdog: Watchdog | None = None
-        self._is_warm = False
-        self._parser: LineParser | None = None
+        self._zygote: zygotes.ZygoteLink | None = None
+        self._is_orphaned = False
 
     # -- start ------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Start it; AgentStarted or AgentLaunchFailed follows."""
+        command = self.spec.argv[0] if self.spec.argv else ""
         try:
-            self._begin()
+            self._begin(get_runtime(self.spec.runtime), command)
         except LaunchFailed as error:
-            self._fail(error)
+            self.fail_launch(error)
         except UnknownRuntime as error:
-            self._fail(LaunchFailed("not_found", str(error), command=self.spec.runtime, is_permanent=True))
+            self.fail_launch(LaunchFailed("not_found", str(error), command=self.spec.runtime, is_permanent=True))
         except OSError as error:
-            text = f"{self._command}: {error.strerror or error}"
-            self._fail(LaunchFailed("resources", text, command=self._command, is_permanent=False))
+            text = f"{command}: {error.strerror or error}"
+            self.fail_launch(LaunchFailed("resources", text, command=command, is_permanent=False))
 
-    @property
-    def _command(self) -> str:
-        return self.spec.argv[0] if self.spec.argv else ""
-
-    def _begin(self) -> None:
+    def _begin(self, runtime: Runtime, command: str) -> None:
         spec = self.spec
-        self._runtime = get_runtime(spec.runtime)
-        self._is_warm = self._runtime.is_warm and spec.sandbox == "none"
-        invocation = self._runtime.invocation(spec)
-        if self._is_warm:
-            program, argv = "", invocation.argv
-            zygotes.check_target(argv, spec.workspace)
-        else:
-            if self._runtime.is_warm:
-                invocation = zygotes.cold_invocation(invocation)
-            argv = self.host.sandbox.wrap(spec, invocation)
-            program = launching.find_program(argv, invocation.env, spec.workspace)
-            if argv is not invocation.argv:
-                launching.find_program(invocation.argv, invocation.env, spec.workspace)
-        launching.check_limits(spec.limits, self._command)
-        for stream in ("stdout", "stderr"):
-            self._logs[stream] = OutputLog(spec.record_dir, stream, spec.limits.output_bytes)
+        is_warm = runtime.is_warm and spec.sandbox == "none"
+        program, argv, env = self._resolve(runtime, runtime.invocation(spec), is_warm=is_warm)
+        launching.check_limits(spec.limits, command)
+        pipes = self.pipes = AgentPipes(self.host, spec, runtime, lambda: self.host.mark_output(self))
         self._make_leaf()
-        rlimits = launching.rlimits_of(spec.limits, self._processes_now())
         self._plan = launching.LaunchPlan(
             program=program,
             argv=argv,
-            env=invocation.env,
+            env=env,
             cwd=spec.workspace,
-            rlimits=rlimits,
+            rlimits=launching.rlimits_of(spec.limits, self._processes_now()),
             nice=spec.limits.nice,
-            has_stdin=self._runtime.has_stdin,
+            has_stdin=runtime.has_stdin,
             entrance=self.leaf.entrance if self.leaf else None,
         )
-        if self._is_warm:
-            self._open(self.host.zygote().fork(self._plan, self))
+        if is_warm:
+            self._zygote = self.host.zygote()
+            pipes.open(self._zygote.fork(self._plan, self))
             return
         started = launching.start(self._plan, self.host.flags)
-        self._open(started.pipes)
+        pipes.open(started.pipes)
         self._status = started.status
         self.pid = started.pid
         self.host.adopt(started.pid, self)
         self.host.reactor.watch(started.status, READ, self._on_status)
 
+    def _resolve(
+        self, runtime: Runtime, invocation: Invocation, *, is_warm: bool
+    ) -> tuple[str, tuple[str, ...], dict[str, str]]:
+        """Program, arguments and environment. Raises LaunchFailed when the command cannot start."""
+        spec = self.spec
+        if is_warm:
+            zygotes.check_target(invocation.argv, spec.workspace)
+            return "", invocation.argv, invocation.env
+        if runtime.is_warm:
+            zygotes.check_target(invocation.argv, spec.workspace)
+            invocation = zygotes.cold_invocation(invocation)
+        program = launching.find_program(invocation.argv, invocation.env, spec.workspace)
+        argv = self.host.sandbox.wrap(spec, invocation)
+        if argv is not invocation.argv:
+            program = argv[0]
+        return program, argv, invocation.env
+
     def _make_leaf(self) -> None:
-        config = self.host.config
+        config, limits = self.host.config, self.spec.limits
         if config.cgroup_dir is None:
             return
-        limits: dict[str, int] = {}
-        if self.spec.limits.memory_bytes is not None and "memory" in config.controllers:
-            limits["memory.max"] = self.spec.limits.memory_bytes
-        if self.spec.limits.processes is not None and "pids" in config.controllers:
-            limits["pids.max"] = self.spec.limits.processes
-        self.leaf = Leaf.make(config.cgroup_dir, leaf_name(self.spec), limits)
+        settings: dict[str, int] = {}
+        if limits.memory_bytes is not None and "memory" in config.controllers:
+            settings["memory.max"] = limits.memory_bytes
+        if limits.processes is not None and "pids" in config.controllers:
+            settings["pids.max"] = limits.processes
+        self.leaf = Leaf.make(config.cgroup_dir, leaf_name(self.spec), settings)
 
     def _processes_now(self) -> int:
         if self.spec.limits.processes is None:
             return 0
         return len(self.host.table.entries(since=time.monotonic() - 1.0))
-
-    def _open(self, pipes: launching.Pipes) -> None:
-        self._parser = parser = self._runtime.parser()
-        self._splitter = LineSplitter(self._logs["stdout"].position)
-        consume = self._consume if parser is not None else None
-        reactor = self.host.reactor
-        self._stdout = Pump(reactor, pipes.stdout, self._logs["stdout"], consume, self._on_moved)
-        stderr = Pump(reactor, pipes.stderr, self._logs["stderr"], None, self._on_moved)
-        self._pumps = [self._stdout, stderr]
-        if pipes.stdin is not None:
-            self._stdin = StdinQueue(pipes.stdin, self.host.config.input_bytes, self._report_input, reactor.forget)
 
     def _on_status(self, _events: int) -> None:
         if self._status < 0:
@@ -195,41 +165,31 @@ class Attempt:
             report = os.read(self._status, 256)
         except BlockingIOError:
             return
-        self.host.reactor.forget(self._status)
-        os.close(self._status)
-        self._status = -1
+        self._close_status()
         if report and self._plan is not None:
-            self._fail(launching.explain(report, self._plan))
+            # The child ends by itself now; told when it has, so that truly nothing is left.
+            self._failure = launching.explain(report, self._plan)
         else:
             self.started(self.pid)
 
     def started(self, pid: int) -> None:
         """The leader runs its program."""
-        self.pid = pid
-        self.host.claim(pid)
-        entry = read_entry(pid)
-        ticks = entry.start_ticks if entry is not None else 0
         host, spec = self.host, self.spec
-        self.tree = Tree(pid, ticks, spec.nonce, self.leaf, host.table, os.getpid(), host.is_own)
-        host.emit(AgentStarted(agent_id=spec.agent_id, attempt=spec.attempt, pid=pid, start_ticks=ticks))
-        for pump in self._pumps:
-            pump.begin()
+        self.pid = pid
+        host.claim(pid)
+        entry = read_entry(pid)
+        self.start_ticks = entry.start_ticks if entry is not None else 0
+        self.tree = Tree(pid, self.start_ticks, spec.nonce, self.leaf, host.table, os.getpid(), host.is_own)
+        host.emit(AgentStarted(agent_id=spec.agent_id, attempt=spec.attempt, pid=pid, start_ticks=self.start_ticks))
+        if self.pipes is not None:
+            self.pipes.begin()
         self._watchdog = Watchdog(self, spec.limits)
         self._ending.started()
 
     def fail_launch(self, error: LaunchFailed) -> None:
-        """Nothing runs; give everything back and say why."""
-        self._fail(error)
-
-    def _fail(self, error: LaunchFailed) -> None:
+        """Nothing runs: give everything back and say why."""
         spec = self.spec
-        self._release()
-        for stream, log in self._logs.items():
-            if log.position == 0:
-                try:
-                    os.unlink(log_path(spec.record_dir, stream))
-                except OSError:
-                    pass
+        self._release(unlink_empty=True)
         self.is_over = True
         self.host.emit(
             AgentLaunchFailed(
@@ -243,100 +203,24 @@ class Attempt:
         )
         self.host.finished(self)
 
-    # -- while it runs ------------------------------------------------------------------------------
-
-    def send(self, message_id: str, line: bytes) -> None:
-        """Queue a line of the native protocol for its stdin."""
-        if self._stdin is None:
-            self._report_input(message_id, "dead", "no_stdin")
-            return
-        self._stdin.put(message_id, self._runtime.encode_input(line))
-        self._watch_stdin()
-
-    def close_input(self) -> None:
-        """Close its stdin once what waits is written."""
-        if self._stdin is not None:
-            self._stdin.finish()
-            self._watch_stdin()
-
-    def relieve(self) -> None:
-        """The channel has room again: read on."""
-        for pump in self._pumps:
-            pump.resume()
-
-    def positions(self) -> AgentOutput:
-        """How far the logs are."""
-        return AgentOutput(
-            agent_id=self.spec.agent_id,
-            attempt=self.spec.attempt,
-            stdout_bytes=self._logs["stdout"].position,
-            stderr_bytes=self._logs["stderr"].position,
-        )
-
-    def signal_leader(self, number: int) -> None:
-        """Signal the leader's group; only while the leader is unreaped."""
-        if self.exit is not None or not self.pid:
-            return
-        if self._is_warm:
-            self.host.zygote().signal(self.pid, number)
-            return
-        if self._status >= 0:
-            os.kill(self.pid, number)  # its session may not exist yet
-        try:
-            os.killpg(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass
-
-    def _watch_stdin(self) -> None:
-        queue = self._stdin
-        if queue is None or queue.fd is None:
-            return
-        if queue.wants_write:
-            self.host.reactor.watch(queue.fd, WRITE, self._on_stdin_ready)
-        else:
-            self.host.reactor.forget(queue.fd)
-
-    def _on_stdin_ready(self, _events: int) -> None:
-        if self._stdin is not None:
-            self._stdin.flush()
-            self._watch_stdin()
-
-    def _report_input(self, message_id: str, state: str, reason: str) -> None:
-        agent_id = self.spec.agent_id
-        self.host.emit(InputState(agent_id=agent_id, message_id=message_id, state=state, reason=reason))
-
-    def _on_moved(self) -> None:
-        self.last_output_at = time.monotonic()
-        self.host.mark_output(self)
-
-    def _consume(self, data: bytes) -> None:
-        spec = self.spec
-        parser = self._parser
-        for line in self._splitter.feed(data):
-            for record in parser.feed(line) if parser is not None else ():
-                if record.kind == "ack" and self._take_ack(record.payload):
-                    continue
-                self.host.emit(
-                    AgentRecord(
-                        agent_id=spec.agent_id,
-                        attempt=spec.attempt,
-                        kind=record.kind,
-                        offset=line.offset,
-                        payload=record.payload,
-                    )
-                )
-        if self.host.is_congested():
-            self._stdout.pause()
-
-    def _take_ack(self, payload: bytes) -> bool:
-        message_id = msgspec.json.decode(payload).get("message_id")
-        return self._stdin is not None and self._stdin.acknowledge(message_id)
-
     # -- end ----------------------------------------------------------------------------------------
 
     def kill(self, grace_s: float, reason: str) -> None:
         """Begin to end it."""
         self._ending.begin(grace_s, reason)
+
+    def signal_leader(self, number: int) -> None:
+        """Signal the leader's group, by a number that is certainly still its own."""
+        if self.exit is not None or not self.pid:
+            return
+        if self._is_orphaned:
+            signal_process(self.pid, self.start_ticks, number)
+        elif self._zygote is not None:
+            self._zygote.signal(self.pid, number)
+        else:
+            if self._status >= 0:
+                os.kill(self.pid, number)  # its session may not exist yet
+            signal_group(self.pid, number)
 
     def before_reap(self) -> None:
         """The leader is dead and not yet reaped: its group's number is still its own."""
@@ -348,7 +232,9 @@ class Attempt:
     def leader_exited(self, leader_exit: LeaderExit) -> None:
         """The leader has been reaped."""
         self.exit = leader_exit
-        if not self.is_over:
+        if self._failure is not None:
+            self.fail_launch(self._failure)
+        elif not self.is_over:
             self._ending.leader_reaped()
 
     def left(self, leader_exit: LeaderExit) -> None:
@@ -359,49 +245,42 @@ class Attempt:
             self._ending.leader_reaped()
 
     def lose_zygote(self) -> None:
-        """Its parent died; it is the worker's child now."""
-        self._is_warm = False
+        """Its parent died; if it was not reaped before, it is the worker's child now."""
+        self._is_orphaned = True
 
     def over(self, ended_by: str) -> None:
         """The tree is gone: drain, give everything back, and report the end."""
-        assert self.tree is not None
-        assert self.exit is not None
-        for pump in self._pumps:
-            pump.drain()
-        survivors = self.tree.survivors()
-        usage = self._usage(self.exit)
-        tails = {stream: log.tail() for stream, log in self._logs.items()}
-        truncated = {s: log.truncated_at for s, log in self._logs.items() if log.truncated_at is not None}
-        verdict = self._parser.verdict() if self._parser is not None else None
-        ended_by = ended_by or self._limit_hit(self.exit)
-        self.host.emit(self.positions())
+        pipes, tree, leader_exit = self.pipes, self.tree, self.exit or LeaderExit(exit_code=None, signal=None)
+        if pipes is None or tree is None:
+            return
+        pipes.drain()
+        self.host.emit(pipes.positions())
+        fact = AgentExited(
+            agent_id=self.spec.agent_id,
+            attempt=self.spec.attempt,
+            exit_code=leader_exit.exit_code,
+            signal=leader_exit.signal,
+            ended_by=ended_by or self._limit_hit(leader_exit),
+            terminal=pipes.verdict(),
+            usage=self._usage(pipes, leader_exit),
+            survivors=tree.survivors(),
+            stdout_tail=pipes.tails()["stdout"],
+            stderr_tail=pipes.tails()["stderr"],
+            truncated_at=pipes.truncations(),
+        )
         self._release()
         self.is_over = True
-        self.host.emit(
-            AgentExited(
-                agent_id=self.spec.agent_id,
-                attempt=self.spec.attempt,
-                exit_code=self.exit.exit_code,
-                signal=self.exit.signal,
-                ended_by=ended_by,
-                terminal=msgspec.json.encode(verdict) if verdict is not None else b"",
-                usage=usage,
-                survivors=survivors,
-                stdout_tail=tails["stdout"],
-                stderr_tail=tails["stderr"],
-                truncated_at=truncated,
-            )
-        )
+        self.host.emit(fact)
         self.host.finished(self)
 
-    def _usage(self, leader_exit: LeaderExit) -> Usage:
+    def _usage(self, pipes: AgentPipes, leader_exit: LeaderExit) -> Usage:
         cpu_usec = self.leaf.cpu_usec() if self.leaf is not None else 0
         return Usage(
             cpu_seconds=max(leader_exit.cpu_seconds, cpu_usec / 1e6),
             max_rss_bytes=leader_exit.max_rss_bytes,
-            stdin_bytes=self._stdin.written_bytes if self._stdin is not None else 0,
-            stdout_bytes=self._logs["stdout"].received_bytes,
-            stderr_bytes=self._logs["stderr"].received_bytes,
+            stdin_bytes=pipes.written_bytes,
+            stdout_bytes=pipes.logs["stdout"].received_bytes,
+            stderr_bytes=pipes.logs["stderr"].received_bytes,
         )
 
     def _limit_hit(self, leader_exit: LeaderExit) -> str:
@@ -411,19 +290,18 @@ class Attempt:
             return "memory_limit"
         return ""
 
-    def _release(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.stop()
+    def _close_status(self) -> None:
         if self._status >= 0:
             self.host.reactor.forget(self._status)
             os.close(self._status)
             self._status = -1
-        if self._stdin is not None:
-            self._stdin.close("agent_ended")
-        for pump in self._pumps:
-            pump.close()
-        for log in self._logs.values():
-            log.close()
+
+    def _release(self, *, unlink_empty: bool = False) -> None:
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        self._close_status()
+        if self.pipes is not None:
+            self.pipes.close(unlink_empty=unlink_empty)
         if self.leaf is not None:
             self.leaf.remove()
 

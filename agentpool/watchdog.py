@@ -61,7 +61,10 @@ class Watchdog:
         used_s = cpu_s - self._last_cpu_s
         if used_s > IDLE_CPU_SHARE * (now - self._looked_at):
             self._idle_since = now
-        self._idle_since = max(self._idle_since, self._attempt.last_output_at)
+        pipes = self._attempt.pipes
+        if pipes is not None:
+            # An agent whose output is not being read for the moment may be waiting for exactly that.
+            self._idle_since = now if pipes.is_throttled else max(self._idle_since, pipes.last_output_at)
         self._last_cpu_s, self._looked_at = max(cpu_s, self._last_cpu_s), now
         if now - self._idle_since >= limit_s:
             self._end("idle_limit")

@@ -171,15 +171,15 @@ class Worker:
                 target.kill(command.grace_s, command.reason)
         elif isinstance(command, Input):
             target = self._attempts.get(command.agent_id)
-            if target is not None:
-                target.send(command.message_id, command.line)
+            if target is not None and target.pipes is not None:
+                target.pipes.send(command.message_id, command.line)
             else:
                 ids = {"agent_id": command.agent_id, "message_id": command.message_id}
                 self.emit(InputState(**ids, state="dead", reason="agent_ended"))
         elif isinstance(command, CloseInput):
             target = self._attempts.get(command.agent_id)
-            if target is not None:
-                target.close_input()
+            if target is not None and target.pipes is not None:
+                target.pipes.close_input()
 
     def _watch_channel(self) -> None:
         if self._channel.is_closed:
@@ -189,12 +189,14 @@ class Worker:
         if self._is_relieving and not self._channel.is_full:
             self._is_relieving = False
             for attempt in list(self._attempts.values()):
-                attempt.relieve()
+                if attempt.pipes is not None:
+                    attempt.pipes.relieve()
 
     def _report_positions(self) -> None:
         moved, self._moved = self._moved, set()
         for attempt in moved:
-            self.emit(attempt.positions())
+            if attempt.pipes is not None:
+                self.emit(attempt.pipes.positions())
 
     # -- children -----------------------------------------------------------------------------------
 
