@@ -67,7 +67,8 @@ def all_pages(api: Api, path: str, key: str, cursor_name: str, **parameters: Any
     rows: list[Any] = []
     cursor: str | None = None
     while True:
-        page = api.get(path, **parameters, **({cursor_name: cursor} if cursor else {})).expect(200).json
+        asked: dict[str, Any] = parameters | ({cursor_name: cursor} if cursor else {})
+        page = api.get(path, **asked).expect(200).json
         rows += page[key]
         if not page[key] or page["next_cursor"] in (None, cursor):
             return rows
