@@ -19,6 +19,8 @@ from orchestrator.analysts.workbench import Workbench, conduct
 _KEY_FILE = re.compile(r"(^|/)(id_(rsa|dsa|ecdsa|ed25519)|[^/]+\.(pem|key|p12|pfx|jks|keystore|ppk))$")
 _ENV_FILE = re.compile(r"(^|/)\.env(\.(?!example|sample|template|dist|defaults|test|schema)[\w.-]+)?$")
 _PLAIN_HTTP = re.compile(r"\bhttp://(?!localhost|127\.|0\.0\.0\.0|\[::1\])[\w.-]+")
+_REVOKE = "Revoke it, then take it out of the repository and its history; read it at run time."
+_HARMLESS = "Make sure that it was never valid anywhere."
 _LESS: dict[str, Severity] = {"critical": "medium", "high": "low", "medium": "low", "low": "info", "info": "info"}
 #: Findings of Docker and CI files that are matters of security; the rest belongs to the infrastructure analyst.
 _SECURITY_KINDS = frozenset(
@@ -72,21 +74,16 @@ class Auditor:
                 file.role in {"test", "example", "docs"} or file.language in DOCUMENTS or is_fixture(file.path)
             )
             for hit in secrets.find_secrets(text):
-                if (
-                    is_harmless
-                    and hit.name in {"password in a URL", "JSON web token"}
-                    or (is_harmless and hit.name.startswith("value of"))
-                ):
+                if is_harmless and hit.name.startswith(("value of", "password in", "JSON web")):
                     continue
+                harmless: Severity = "low" if hit.name == "private key" else "medium"
                 self._report.add(
-                    "low" if is_harmless else hit.severity,
+                    harmless if is_harmless else hit.severity,
                     "secret",
                     f"Looks like a {hit.name}: {hit.shown}" + (f" (in {file.role} code)" if is_harmless else ""),
                     path=file.path,
                     line=hit.line,
-                    suggestion="Revoke it, then take it out of the repository and its history; read it at run time."
-                    if not is_harmless
-                    else "Make sure that it was never valid anywhere.",
+                    suggestion=_HARMLESS if is_harmless else _REVOKE,
                 )
 
     def _find_calls(self) -> None:
