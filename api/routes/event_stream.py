@@ -8,6 +8,7 @@ import msgspec
 
 from api.routes.base import Call, Reply, Route, json_reply
 from api.routes.event_pages import parse_types
+from api.routes.events import reader_role
 from api.routes.sse import EVENT_STREAM, HEARTBEAT, message, stream_reply
 from api.schemas.base import Query
 from api.schemas.events import (
@@ -19,7 +20,7 @@ from api.schemas.events import (
 )
 from orchestrator.clock import rfc3339
 from orchestrator.errors import BadRequest
-from orchestrator.events import EventQuery
+from orchestrator.events.query import EventQuery, compile_query
 from orchestrator.models import DeadLetter
 from orchestrator.profiles.permissions import MANAGE_AGENTS, SUBSCRIBE_EVENTS
 
@@ -36,7 +37,9 @@ async def stream(call: Call) -> Reply:
         topic=query.topic,
         filter=query.filter,
         since=last_id or query.since or "earliest",
+        role=reader_role(call),
     )
+    compile_query(asked)  # a bad filter is told as such, not by a stream that breaks off
     events = call.services.bus.stream(project.project_id, asked, subscriber=call.principal.agent_id)
     return stream_reply(call, _messages(call, events))
 

@@ -18,7 +18,7 @@ from api.schemas.base import Query
 from api.schemas.events import CloudEvent, EventBody, EventPageAnswer, PublishedAnswer, ReplayQuery, WaitQuery
 from orchestrator.clock import rfc3339
 from orchestrator.errors import BadRequest, NotPermitted
-from orchestrator.events import EventQuery
+from orchestrator.events.query import EventQuery
 from orchestrator.models import EventDraft
 from orchestrator.profiles.permissions import PUBLISH_EVENTS, SUBSCRIBE_EVENTS
 
@@ -94,6 +94,7 @@ async def wait(call: Call) -> Reply:
         timeout_s=query.timeout / 1000,
         consumer=query.consumer,
         ack=query.ack,
+        role=reader_role(call),
     )
     try:
         with call.waiters.hold():
@@ -101,6 +102,11 @@ async def wait(call: Call) -> Reply:
     except Released as released:
         raise Stopping("the sidecar is stopping; wait again when it is back", retry_after_s=5) from released
     return _page_reply(call, page, project.project_id)
+
+
+def reader_role(call: Call) -> str | None:
+    """The role that a project's topic rules are applied to; an operator reads every topic."""
+    return None if call.principal.is_admin else call.principal.agent_type
 
 
 async def replay(call: Call) -> Reply:
@@ -114,6 +120,7 @@ async def replay(call: Call) -> Reply:
         since=query.since,
         limit=query.limit,
         timeout_s=0.0,
+        role=reader_role(call),
     )
     return _page_reply(call, await call.services.bus.replay(project.project_id, asked), project.project_id)
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from orchestrator.events.bus import EventBus
+if TYPE_CHECKING:
+    from orchestrator.events.bus import EventBus
 
-from orchestrator.agents.registry import AgentRegistry
-from orchestrator.agents.service import AgentService
-from orchestrator.audit import AuditLog
-from orchestrator.config import Settings
-from orchestrator.context.engine import ContextEngine
-from orchestrator.metrics import Metrics
-from orchestrator.models import JSON
-from orchestrator.profiles.catalogue import Profiles
-from orchestrator.projects import ProjectService
-from orchestrator.results import ResultService
-from orchestrator.storage.base import Storage
-from orchestrator.workflows.runner import RunService
+    from orchestrator.agents.registry import AgentRegistry
+    from orchestrator.agents.service import AgentService
+    from orchestrator.audit import AuditLog
+    from orchestrator.config import Settings
+    from orchestrator.context.engine import ContextEngine
+    from orchestrator.metrics import Metrics
+    from orchestrator.models import JSON
+    from orchestrator.profiles.catalogue import Profiles
+    from orchestrator.projects import ProjectService
+    from orchestrator.results import ResultService
+    from orchestrator.storage.base import Storage
+    from orchestrator.workflows.runner import RunService
 
 
 class Services(Protocol):

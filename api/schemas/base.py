@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -39,6 +39,6 @@ class ErrorAnswer(Form, frozen=True, kw_only=True):
     code: str
     timestamp: Timestamp
     request_id: str
-    details: dict[str, object] = {}
+    details: dict[str, Any] = {}
     retry_after_seconds: int | None = None
     limit: int | None = None

@@ -1,0 +1,368 @@
+"""The supervisor's services as the API sees them, in memory, with real tokens, projects, profiles and results."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from quart import Quart
+
+from agentpool.base import OutputChunk
+from api.app import create_app
+from api.auth.authority import Authority
+from api.auth.keys import KeyRing
+from api.routes.waiters import Waiters
+from orchestrator.agents.base import InputReceipt, Spawned
+from orchestrator.agents.view import full_view, short_view
+from orchestrator.clock import Clock, SystemClock
+from orchestrator.config import RateLimitSettings, Settings
+from orchestrator.context.models import BuiltContext, Cleared, ContextRequest
+from orchestrator.errors import AgentNotRunning, NoSuchAgent, NotFound
+from orchestrator.events.query import EventPage, EventQuery, compile_query
+from orchestrator.events.wire import EncodedEvents
+from orchestrator.metrics import Metrics
+from orchestrator.models import (
+    AgentPage,
+    AgentQuery,
+    AgentRecord,
+    DeadLetter,
+    Event,
+    EventDraft,
+    Project,
+    Run,
+    SpawnRequest,
+)
+from orchestrator.profiles.catalogue import Profiles
+from orchestrator.projects import ProjectService
+from orchestrator.results import ResultService
+from orchestrator.storage.sqlite import SqliteStorage
+from tests.support.asgi import AsgiClient
+from tests.support.roster import permission_class
+
+
+class FakeClock(SystemClock):
+    """A clock that only a test moves."""
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self.seconds = now
+
+    def now(self) -> float:
+        return self.seconds
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+class Published:
+    """What publishing gave."""
+
+    def __init__(self, event: Event, is_duplicate: bool) -> None:
+        self.event = event
+        self.is_duplicate = is_duplicate
+        self.subscribers: tuple[str, ...] = ()
+
+
+class FakeBus:
+    """A log in memory with the real query rules."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, list[Event]] = {}
+        self.letters: dict[str, list[DeadLetter]] = {}
+        self.redriven: list[str] = []
+        self.changed = asyncio.Event()
+        self.waiting = asyncio.Event()
+        self._wire = EncodedEvents()
+
+    async def publish(self, project_id: str, draft: EventDraft, **_: Any) -> Published:
+        events = self.events.setdefault(project_id, [])
+        for known in events:
+            if known.event_id == draft.event_id:
+                return Published(known, True)
+        event = Event(
+            event_id=draft.event_id or f"evt_{len(events) + 1}",
+            event_type=draft.event_type,
+            publisher=draft.publisher,
+            topic=draft.topic,
+            data=draft.data,
+            seq=len(events) + 1,
+            published_at=1_800_000_000.0,
+            ttl_seconds=draft.ttl_seconds,
+            correlation_id=draft.correlation_id,
+            priority=draft.priority,
+            references=draft.references,
+            round=draft.round,
+        )
+        events.append(event)
+        self.changed.set()
+        return Published(event, False)
+
+    async def replay(self, project_id: str, query: EventQuery) -> EventPage:
+        matches = compile_query(query)
+        events = self.events.get(project_id, [])
+        after = len(events) if query.since == "latest" else int(query.since) if (query.since or "").isdigit() else 0  # type: ignore[arg-type]
+        found = [event for event in events if event.seq > after and matches(event)]
+        page = found[: query.limit]
+        last = page[-1].cursor if page else str(len(events))
+        return EventPage(events=page, more_available=len(found) > len(page), next_cursor=last)
+
+    async def wait(self, project_id: str, query: EventQuery, *, subscriber: str) -> EventPage:
+        page = await self.replay(project_id, query)
+        if page.events:
+            return page
+        self.waiting.set()
+        self.changed.clear()
+        try:
+            async with asyncio.timeout(query.timeout_s):
+                await self.changed.wait()
+        except TimeoutError:
+            return EventPage(events=[], more_available=False, next_cursor=page.next_cursor, timeout=True)
+        return await self.replay(project_id, query)
+
+    async def stream(self, project_id: str, query: EventQuery, *, subscriber: str) -> AsyncIterator[Event | None]:
+        yield None
+        page = await self.replay(project_id, query)
+        for event in page.events:
+            yield event
+        self.waiting.set()
+        await asyncio.Event().wait()
+
+    def encoded(self, event: Event) -> bytes:
+        return self._wire.get(event)
+
+    async def dead_letters(self, project_id: str, *, after: str | None = None, limit: int = 100) -> list[DeadLetter]:
+        return self.letters.get(project_id, [])[:limit]
+
+    async def redrive(self, project_id: str, letter_id: str) -> None:
+        if all(letter.id != letter_id for letter in self.letters.get(project_id, [])):
+            raise NotFound(f"no dead letter {letter_id!r}")
+        self.redriven.append(letter_id)
+
+    async def purge(self, project_id: str, letter_id: str) -> None:
+        await self.redrive(project_id, letter_id)
+
+
+class FakeContext:
+    """Contexts that say who asked."""
+
+    def __init__(self, profiles: Profiles) -> None:
+        self.requests: list[tuple[Project, ContextRequest]] = []
+        self.cached: set[tuple[str, str]] = set()
+        self._profiles = profiles
+
+    async def build(self, project: Project, request: ContextRequest) -> BuiltContext:
+        self._profiles.get(request.agent_type)
+        self.requests.append((project, request))
+        self.cached.add((project.project_id, request.issue_id))
+        return BuiltContext(body=b'{"issue_id":"i","cache_hit":true}', etag='"abc"', cache_hit=True)
+
+    async def clear(self, project_id: str, issue_id: str) -> Cleared:
+        if (project_id, issue_id) not in self.cached:
+            return Cleared(entries_removed=0, bytes_freed=0)
+        self.cached.discard((project_id, issue_id))
+        return Cleared(entries_removed=1, bytes_freed=33)
+
+
+class FakeRegistry:
+    """No live agents unless a test adds one."""
+
+    def __init__(self) -> None:
+        self.live: dict[str, Any] = {}
+
+
+class FakeAgents:
+    """Agents as records only."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, AgentRecord] = {}
+        self.spawned: list[SpawnRequest] = []
+        self.failure: Exception | None = None
+        self.output_bytes = b""
+        self.terminated: list[tuple[str, bool, float]] = []
+
+    async def spawn(self, request: SpawnRequest) -> Spawned:
+        if self.failure is not None:
+            raise self.failure
+        self.spawned.append(request)
+        record = agent_record(f"agt-{len(self.spawned)}", request.project_id, request=request)
+        self.records[record.agent_id] = record
+        return Spawned(record=record, token="a.b.c", context_injected=True, queued=False)
+
+    async def get(self, project_id: str, agent_id: str) -> AgentRecord:
+        record = await self.find(project_id, agent_id)
+        if record is None:
+            raise NoSuchAgent(f"no agent {agent_id!r}")
+        return record
+
+    async def find(self, project_id: str, agent_id: str) -> AgentRecord | None:
+        record = self.records.get(agent_id)
+        return record if record is not None and record.project_id == project_id else None
+
+    async def query(self, project_id: str, query: AgentQuery) -> AgentPage:
+        found = [record for record in self.records.values() if record.project_id == project_id]
+        return AgentPage(agents=found, next_cursor=None)
+
+    def full_view(self, record: AgentRecord) -> dict[str, Any]:
+        return full_view(record)
+
+    def short_view(self, record: AgentRecord) -> dict[str, Any]:
+        return short_view(record)
+
+    async def terminate(self, record: AgentRecord, *, force: bool, timeout_s: float) -> AgentRecord:
+        self.terminated.append((record.agent_id, force, timeout_s))
+        return record
+
+    def send(self, record: AgentRecord, text: str, data: dict[str, Any] | None) -> InputReceipt:
+        if record.status != "running":
+            raise AgentNotRunning("it has ended")
+        return InputReceipt(message_id="msg_1", state="queued")
+
+    async def output(self, record: AgentRecord, stream: str, offset: int, limit_bytes: int) -> OutputChunk:
+        data = self.output_bytes[offset : offset + limit_bytes]
+        return OutputChunk(data=data, offset=offset, next_offset=offset + len(data))
+
+    async def follow(self, record: AgentRecord, stream: str, offset: int) -> AsyncIterator[OutputChunk]:
+        while offset < len(self.output_bytes):
+            chunk = await self.output(record, stream, offset, 4)
+            offset = chunk.next_offset
+            yield chunk
+
+
+class FakeRuns:
+    """Runs in memory."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Run] = {}
+
+    async def create(self, project_id: str, **fields: Any) -> Run:
+        run = Run(
+            run_id=f"run-{len(self.runs) + 1}",
+            project_id=project_id,
+            issue_id=fields["issue_id"],
+            task=fields["task"],
+            workflow=fields["workflow"],
+            status="running",
+            steps=[],
+            created_at=1.0,
+            updated_at=1.0,
+        )
+        self.runs[run.run_id] = run
+        return run
+
+    async def get(self, project_id: str, run_id: str) -> Run:
+        run = self.runs.get(run_id)
+        if run is None or run.project_id != project_id:
+            raise NotFound(f"no run {run_id!r}")
+        return run
+
+    async def list(self, project_id: str, *, limit: int) -> list[Run]:
+        return [run for run in self.runs.values() if run.project_id == project_id]
+
+    async def cancel(self, project_id: str, run_id: str) -> Run:
+        return await self.get(project_id, run_id)
+
+
+class FakeServices:
+    """All of them; ``health_answer`` is what ``GET /health`` measures."""
+
+    def __init__(self, directory: Path, settings: Settings) -> None:
+        self.settings = settings
+        self.storage = SqliteStorage(directory)
+        self.metrics = Metrics()
+        self.projects = ProjectService(self.storage)
+        self.profiles = Profiles()
+        self.bus = FakeBus()
+        self.context = FakeContext(self.profiles)
+        self.registry = FakeRegistry()
+        self.agents = FakeAgents()
+        self.runs = FakeRuns()
+        self.results = ResultService(
+            self.storage, directory / "results", publish=self._publish, hand_overs=lambda *_: []
+        )
+        self.health_answer: dict[str, Any] = {"status": "healthy", "service": "orchestration-sidecar", "checks": {}}
+
+    async def _publish(self, project_id: str, draft: EventDraft) -> Event:
+        return (await self.bus.publish(project_id, draft)).event
+
+    async def health(self) -> dict[str, Any]:
+        return dict(self.health_answer)
+
+    async def status(self) -> dict[str, Any]:
+        return {"agents": {}, "storage": {}, "events": {}, "performance": {}}
+
+
+def agent_record(
+    agent_id: str, project_id: str, *, status: str = "running", request: SpawnRequest | None = None
+) -> AgentRecord:
+    """A record of an agent."""
+    request = request or SpawnRequest(agent_type="python-specialist", issue_id="i-1", task="t", project_id=project_id)
+    return AgentRecord(
+        agent_id=agent_id,
+        agent_type=request.agent_type,
+        issue_id=request.issue_id,
+        project_id=project_id,
+        status=status,
+        request=request,
+        created_at=1.0,
+        updated_at=1.0,
+        attempt=1,
+        process_id=4242,
+    )
+
+
+class ApiWorld:
+    """An application over fakes, with two projects ``one`` (default) and ``two``."""
+
+    def __init__(
+        self, app: Quart, services: FakeServices, authority: Authority, waiters: Waiters, keys: KeyRing
+    ) -> None:
+        self.app = app
+        self.services = services
+        self.authority = authority
+        self.waiters = waiters
+        self.keys = keys
+
+    def token(
+        self, agent_type: str | None = None, *, project_id: str = "one", agent_id: str = "me", ttl_s: float = 3600.0
+    ) -> str:
+        """A token of a role, or an operator's."""
+        from orchestrator.profiles.permissions import PERMISSIONS, permissions_of
+
+        permissions = PERMISSIONS if agent_type is None else permissions_of(permission_class(agent_type))
+        return self.authority.mint(agent_id, agent_type or "operator", project_id, permissions, ttl_s)
+
+    def client(self, agent_type: str | None = None, *, project_id: str = "one", agent_id: str = "me") -> AsgiClient:
+        """Calls as a role, or as an operator."""
+        return AsgiClient(self.app, self.token(agent_type, project_id=project_id, agent_id=agent_id))
+
+    def anonymous(self) -> AsgiClient:
+        """Calls without a token."""
+        return AsgiClient(self.app)
+
+
+@asynccontextmanager
+async def api_world(
+    tmp_path: Path, *, settings: Settings | None = None, clock: Clock | None = None
+) -> AsyncIterator[ApiWorld]:
+    """Rate limits are off unless ``settings`` say otherwise."""
+    settings = settings or Settings(rate_limits=RateLimitSettings(enabled=False))
+    directory = tmp_path / "world"
+    directory.mkdir()
+    keys = await asyncio.to_thread(KeyRing.open, directory / "keys", clock=clock)
+    authority = Authority(keys, settings.auth, clock=clock)
+    services = FakeServices(directory, settings)
+    await services.storage.open()
+    try:
+        await asyncio.to_thread(services.profiles.refresh, None)
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            await services.projects.add(name, str(tmp_path / name))
+            await services.profiles.prepare(str(tmp_path / name))
+        await authority.start(services.storage)
+        waiters = Waiters()
+        app = create_app(services, authority, version="1.2.3", waiters=waiters, clock=clock)  # type: ignore[arg-type]
+        yield ApiWorld(app, services, authority, waiters, keys)
+    finally:
+        await services.storage.close()
