@@ -1,0 +1,401 @@
+"""The event bus: durable publishing, long polls, replay and streams over one log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from orchestrator.clock import Clock, SystemClock
+from orchestrator.config import EventSettings
+from orchestrator.errors import BusUnavailable, NotPermitted
+from orchestrator.events.drafts import check_draft
+from orchestrator.events.durable import DurableReaders
+from orchestrator.events.mirror import LogMirror
+from orchestrator.events.query import EventPage, EventQuery, Matcher, compile_query, parse_cursor
+from orchestrator.events.reader import LogReader, Slice
+from orchestrator.events.stream import EventStream
+from orchestrator.events.subscribers import Subscriber, Subscribers
+from orchestrator.events.tail import Tail
+from orchestrator.events.tails import Tails
+from orchestrator.events.topics import OPEN, TopicRules
+from orchestrator.events.wire import EncodedEvents
+from orchestrator.models import Event, EventDraft
+from orchestrator.storage.base import EventLog
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between two sweeps of what is not retained any more.
+SWEEP_S = 60.0
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """A durable event; ``subscribers`` are the names (each once) of the readers that it reaches now."""
+
+    event: Event
+    is_duplicate: bool
+    subscribers: tuple[str, ...]
+
+
+class EventStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts since the start of this bus; times in milliseconds."""
+
+    total_published: int
+    total_delivered: int
+    active_subscriptions: int
+    queue_depth: int
+    avg_delivery_time_ms: float
+    dead_letter_queue_size: int
+
+
+class Subscription:
+    """A project's changes for a reader inside the supervisor, which reads by its own cursor."""
+
+    def __init__(self, subscriber: Subscriber, release: Callable[[], None], is_closed: Callable[[], bool]) -> None:
+        self._subscriber = subscriber
+        self._release = release
+        self._is_closed = is_closed
+        self._is_done = False
+
+    async def changed(self) -> bool:
+        """Return when there were new matching events since the last call; False: the bus has stopped."""
+        while not self._is_closed() and not self._is_done:
+            if await self._subscriber.woken(60.0):
+                self._subscriber.clear()
+                break
+        return not self._is_closed() and not self._is_done
+
+    def close(self) -> None:
+        """Listen no more; idempotent."""
+        if not self._is_done:
+            self._is_done = True
+            self._release()
+            self._subscriber.wake(0.0)
+
+
+class EventBus:
+    """One bus for all projects of a sidecar.
+
+    Args:
+        log: where events are kept.
+        settings: retention and bounds.
+        clock: wall and monotonic time.
+        mirror: gets every published event for ``events/event-log.jsonl``.
+        rules: a project's topic rules; by default every topic is open.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        settings: EventSettings,
+        *,
+        clock: Clock | None = None,
+        mirror: LogMirror | None = None,
+        rules: Callable[[str], TopicRules] = lambda project_id: OPEN,
+    ) -> None:
+        self.log = log
+        self.settings = settings
+        self._clock = clock or SystemClock()
+        self._mirror = mirror
+        self._rules = rules
+        self._tails = Tails(log, settings)
+        self._reader = LogReader(log, self._clock, retention_s=settings.retention_s)
+        self._encoded = EncodedEvents()
+        self._subscribers: defaultdict[str, Subscribers] = defaultdict(Subscribers)
+        self._durable = DurableReaders(log, self._clock, settings)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sweep_wanted = asyncio.Event()
+        self._is_open = False
+        self._in_flight = 0
+        self._published = 0
+        self._delivered = 0
+        self._deliveries_timed = 0
+        self._delivery_s = 0.0
+        self._dead_letters = 0
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load the durable readers, begin to sweep."""
+        self._is_open = True
+        self._dead_letters = await self.log.count_dead_letters()
+        for project_id in await self.log.event_projects():
+            await self._durable.load(project_id, self._subscribers[project_id])
+        if self._mirror is not None:
+            self._mirror.start()
+        self._spawn(self._sweep_forever())
+
+    async def stop(self) -> None:
+        """Wake every waiter (they answer as if their time were up), then end; idempotent."""
+        self._is_open = False
+        for subscribers in self._subscribers.values():
+            subscribers.wake_all(self._clock.monotonic())
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._mirror is not None:
+            await self._mirror.stop()
+
+    # -- publishing ----------------------------------------------------------------------------
+
+    async def publish(self, project_id: str, draft: EventDraft, *, role: str | None = None) -> Published:
+        """Append durably, then wake whom it concerns. A known ``event_id`` gives the first one's event.
+
+        Args:
+            role: the publishing agent's type, for the project's topic rules; None may use every topic.
+
+        Raises BadEvent, BadRequest, NotPermitted, BusUnavailable, StorageWriteFailed.
+        """
+        self._check_open()
+        draft, size = check_draft(draft, max_data_bytes=self.settings.max_data_bytes)
+        if role is not None and not self._rules(project_id).may_publish(draft.topic, role):
+            raise NotPermitted(
+                f"{role} may not publish to topic {draft.topic} in this project",
+                details={"topic": draft.topic},
+            )
+        tail = self._tails.get(project_id) or await self._tails.load(project_id)
+        self._in_flight += 1
+        try:
+            appended = await self.log.append(project_id, draft)
+        except asyncio.CancelledError:
+            # The event may be stored all the same: then its readers must not wait for the next one.
+            self._spawn(self._catch_up(project_id, tail))
+            raise
+        finally:
+            self._in_flight -= 1
+        event = appended.event
+        if appended.is_duplicate:
+            return Published(event=event, is_duplicate=True, subscribers=())
+        names = self._show(project_id, tail.add(event, size), event)
+        if names is None:
+            names = self._subscribers[project_id].wake(event, self._clock.monotonic())
+        return Published(event=event, is_duplicate=False, subscribers=names)
+
+    def _show(self, project_id: str, events: list[Event], asked: Event | None = None) -> tuple[str, ...] | None:
+        """Let readers see ``events``; the names of those whom ``asked`` concerns (None: it is not among them)."""
+        names = None
+        now = self._clock.monotonic()
+        subscribers = self._subscribers[project_id]
+        for event in events:
+            reached = subscribers.wake(event, now)
+            if event is asked:
+                names = reached
+            self._published += 1
+            if self._mirror is not None:
+                self._mirror.append(project_id, self._encoded.get(event))
+        if events and self._tails.wants_trim(project_id, events[-1].seq):
+            self._sweep_wanted.set()
+        return names
+
+    async def _catch_up(self, project_id: str, tail: Tail) -> None:
+        try:
+            await self.log.flush()
+        except BusUnavailable:
+            return
+        self._show(project_id, await self._tails.catch_up(project_id, tail))
+
+    # -- reading -------------------------------------------------------------------------------
+
+    async def wait(self, project_id: str, query: EventQuery, *, subscriber: str) -> EventPage:
+        """Matching events at once, else the first ones within ``query.timeout_s``.
+
+        Without ``since`` the retained ones count. ``subscriber`` is shown to publishers.
+        Raises BadRequest, BadFilter, BusUnavailable, StorageReadFailed.
+        """
+        self._check_open()
+        matcher = self._compile(project_id, query)
+        tail = self._tails.get(project_id) or await self._tails.load(project_id)
+        listener = Subscriber(query.consumer or subscriber, matcher)
+        subscribers = self._subscribers[project_id]
+        subscribers.add(listener)
+        try:
+            if query.consumer is not None:
+                page = await self._durable.wait(
+                    project_id, tail, query, matcher, subscribers, lambda *args: self._await(*args, listener=listener)
+                )
+            else:
+                start, has_gap = self.start_of(tail, query.since, "earliest")
+                found, is_late = await self._await(
+                    project_id, tail, matcher, start, query.limit, query.timeout_s, has_gap, listener=listener
+                )
+                page = page_of(tail, found, timeout=is_late, has_gap=has_gap)
+        finally:
+            subscribers.remove(listener)
+        self._delivered += len(page.events)
+        return page
+
+    async def replay(self, project_id: str, query: EventQuery) -> EventPage:
+        """Retained matches from ``since`` (default ``earliest``) on, at once. Raises as ``wait``."""
+        self._check_open()
+        matcher = self._compile(project_id, query)
+        tail = self._tails.get(project_id) or await self._tails.load(project_id)
+        start, has_gap = self.start_of(tail, query.since, "earliest")
+        found = await self._reader.read(project_id, tail, matcher, start, query.limit)
+        self._delivered += len(found.events)
+        return page_of(tail, found, timeout=False, has_gap=has_gap)
+
+    async def stream(self, project_id: str, query: EventQuery, *, subscriber: str) -> EventStream:
+        """An endless iterator from ``since`` (default ``latest``) on; see ``EventStream``. Raises as ``wait``."""
+        self._check_open()
+        matcher = self._compile(project_id, query)
+        tail = self._tails.get(project_id) or await self._tails.load(project_id)
+        start, _ = self.start_of(tail, query.since, "latest")
+        listener = Subscriber(subscriber, matcher)
+        subscribers = self._subscribers[project_id]
+        subscribers.add(listener)
+
+        async def read(position: int, limit: int) -> Slice:
+            found = await self._reader.read(project_id, tail, matcher, position, limit)
+            self._delivered += len(found.events)
+            return found
+
+        return EventStream(
+            read=read,
+            position=start,
+            oldest=lambda: tail.oldest,
+            is_closed=lambda: not self._is_open,
+            subscriber=listener,
+            heartbeat_s=self.settings.heartbeat_s,
+            release=lambda: subscribers.remove(listener),
+        )
+
+    def subscribe(
+        self, project_id: str, *, subscriber: str | None = None, query: EventQuery | None = None
+    ) -> Subscription:
+        """Wakes for a reader inside the supervisor. Raises BadRequest, BadFilter.
+
+        Args:
+            subscriber: name shown to publishers; by default ``supervisor``.
+            query: which events; by default all of the project.
+        """
+        matcher = self._compile(project_id, query or EventQuery())
+        listener = Subscriber(subscriber or "supervisor", matcher)
+        subscribers = self._subscribers[project_id]
+        subscribers.add(listener)
+        return Subscription(listener, lambda: subscribers.remove(listener), lambda: not self._is_open)
+
+    def encoded(self, event: Event) -> bytes:
+        """The event's JSON in the contract's form, made once for all of its readers."""
+        return self._encoded.get(event)
+
+    async def position(self, project_id: str) -> str:
+        """The newest cursor of a project."""
+        tail = self._tails.get(project_id) or await self._tails.load(project_id)
+        return str(tail.newest)
+
+    def stats(self) -> EventStats:
+        """Figures for ``/status`` and ``/health``."""
+        timed = self._deliveries_timed
+        return EventStats(
+            total_published=self._published,
+            total_delivered=self._delivered,
+            active_subscriptions=sum(len(subscribers) for subscribers in self._subscribers.values()),
+            queue_depth=self._in_flight,
+            avg_delivery_time_ms=round(self._delivery_s / timed * 1000, 3) if timed else 0.0,
+            dead_letter_queue_size=self._dead_letters,
+        )
+
+    # -- retention -----------------------------------------------------------------------------
+
+    async def sweep(self) -> int:
+        """Remove what is not retained any more from memory and log; how many events went."""
+        now = self._clock.now()
+        dropped = 0
+        for project_id in await self.log.event_projects():
+            dropped += await self.log.trim(
+                project_id, keep=self.settings.keep, older_than=now - self.settings.retention_s, now=now
+            )
+            bounds = await self.log.bounds(project_id)
+            self._tails.trimmed(project_id, bounds)
+            await self._durable.forget_idle(project_id, self._subscribers[project_id])
+        self._dead_letters = await self.log.count_dead_letters()
+        return dropped
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(SWEEP_S):
+                    await self._sweep_wanted.wait()
+            except TimeoutError:
+                pass
+            self._sweep_wanted.clear()
+            try:
+                await self.sweep()
+            except Exception as error:  # noqa: BLE001 - the edge of a task: a full disk now must not end sweeping
+                log.warning("event_sweep_failed", error=str(error))
+
+    # -- inside --------------------------------------------------------------------------------
+
+    async def _await(
+        self,
+        project_id: str,
+        tail: Tail,
+        matcher: Matcher,
+        start: int,
+        limit: int,
+        timeout_s: float,
+        at_once: bool = False,
+        *,
+        listener: Subscriber,
+    ) -> tuple[Slice, bool]:
+        """What is found after ``start``, waiting for it; and whether the time was up."""
+        deadline = self._clock.monotonic() + timeout_s
+        while True:
+            listener.clear()
+            found = await self._reader.read(project_id, tail, matcher, start, limit)
+            start = found.position
+            if found.events or found.has_gap or at_once:
+                if listener.woken_at and found.events:
+                    self._deliveries_timed += 1
+                    self._delivery_s += self._clock.monotonic() - listener.woken_at
+                return found, False
+            left = deadline - self._clock.monotonic()
+            if left <= 0 or not self._is_open or not await listener.woken(left):
+                return found, True
+
+    def start_of(self, tail: Tail, since: str | None, default: str) -> tuple[int, bool]:
+        """Sequence number to read after, and whether what followed the asked cursor is gone."""
+        since = since or default
+        if since == "earliest":
+            return tail.oldest - 1, False
+        if since == "latest":
+            return tail.newest, False
+        start = parse_cursor(since, "since")
+        if start > tail.newest:
+            # Not a cursor of this log as it is now: a backup was restored, or it is another project's.
+            return tail.newest, True
+        return start, start + 1 < tail.oldest
+
+    def _compile(self, project_id: str, query: EventQuery) -> Matcher:
+        role = query.role
+        if role is None:
+            return compile_query(query)
+        rules = self._rules(project_id)
+        if not rules.restricts_reading():
+            return compile_query(query)
+        return compile_query(query, lambda topic: rules.may_read(topic, role))
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise BusUnavailable("the event bus is not running", retry_after_s=1.0)
+
+    def _spawn(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def page_of(tail: Tail, found: Slice, *, timeout: bool, has_gap: bool) -> EventPage:
+    """An answer from what was found."""
+    gap = has_gap or found.has_gap
+    return EventPage(
+        events=found.events,
+        more_available=found.has_more,
+        next_cursor=str(found.position),
+        timeout=timeout,
+        gap=gap,
+        oldest_cursor=str(tail.oldest - 1) if gap else None,
+    )

@@ -1,0 +1,220 @@
+"""Durable readers: positions that survive, acknowledgement, redelivery, lag."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import structlog
+
+from orchestrator.clock import Clock
+from orchestrator.config import EventSettings
+from orchestrator.errors import BadRequest, Conflict, SidecarError
+from orchestrator.events.query import EventPage, EventQuery, Matcher, compile_query, parse_cursor, types_key
+from orchestrator.events.reader import Slice
+from orchestrator.events.subscribers import Subscribers
+from orchestrator.events.tail import Tail
+from orchestrator.models import Consumer
+from orchestrator.storage.base import EventLog
+
+log = structlog.get_logger(__name__)
+
+#: Names of a project's durable readers are bounded: each is checked at every publish.
+MAX_CONSUMERS = 1000
+
+#: (project, tail, matcher, start, limit, timeout_s, answer at once) -> (found, whether the time was up)
+Await = Callable[[str, Tail, Matcher, int, int, float, bool], Awaitable[tuple[Slice, bool]]]
+
+
+class ConsumerLag(msgspec.Struct, frozen=True, kw_only=True):
+    """A durable reader's state: ``lag`` counts retained matches not yet acknowledged.
+
+    ``is_overdue``: an answer was given and not acknowledged for longer than ``ack_wait_s``.
+    """
+
+    consumer: Consumer
+    lag: int
+    outstanding: bool
+    is_overdue: bool
+
+
+class DurableReaders:
+    """The durable readers of all projects."""
+
+    def __init__(self, events: EventLog, clock: Clock, settings: EventSettings) -> None:
+        self._log = events
+        self._clock = clock
+        self._settings = settings
+        self._turns: dict[tuple[str, str, str], asyncio.Lock] = {}
+
+    async def load(self, project_id: str, subscribers: Subscribers) -> None:
+        """Count the stored readers as subscribers."""
+        for consumer in await self._log.list_consumers(project_id):
+            self._register(subscribers, consumer)
+
+    async def wait(
+        self,
+        project_id: str,
+        tail: Tail,
+        query: EventQuery,
+        matcher: Matcher,
+        subscribers: Subscribers,
+        wait_for: Await,
+    ) -> EventPage:
+        """As ``EventBus.wait`` for ``query.consumer``. Calls of one reader take turns."""
+        key = (project_id, query.consumer or "", types_key(query.types))
+        deadline = self._clock.monotonic() + query.timeout_s
+        turn = self._turns.setdefault(key, asyncio.Lock())
+        try:
+            async with asyncio.timeout(query.timeout_s if turn.locked() else None):
+                await turn.acquire()
+        except TimeoutError:
+            consumer = await self._log.get_consumer(*key)
+            position = consumer.delivered if consumer else tail.newest
+            return EventPage(events=[], more_available=False, next_cursor=str(position), timeout=True)
+        try:
+            consumer, is_new = await self._begin(key, tail, query)
+            self._register(subscribers, consumer)
+            return await self._answer(key, tail, query, matcher, consumer, is_new, wait_for, deadline)
+        finally:
+            turn.release()
+
+    async def _begin(self, key: tuple[str, str, str], tail: Tail, query: EventQuery) -> tuple[Consumer, bool]:
+        """The reader with ``query.ack`` applied and durable."""
+        project_id, name, event_type = key
+        stored = await self._log.get_consumer(project_id, name, event_type)
+        if stored is None:
+            if len(await self._log.list_consumers(project_id)) >= MAX_CONSUMERS:
+                raise Conflict(f"a project has at most {MAX_CONSUMERS} durable consumers; use an existing name")
+            return await self._create(key, tail, query), True
+        acked = stored.acked
+        if query.ack is None:
+            acked = stored.delivered
+        elif query.ack != "none":
+            acknowledged = parse_cursor(query.ack, "ack")
+            if acknowledged > stored.delivered:
+                raise BadRequest(
+                    "ack must be a cursor that this consumer was given", details={"field": "ack"}, slug="bad_ack"
+                )
+            acked = max(acked, acknowledged)
+        consumer = msgspec.structs.replace(
+            stored, acked=acked, topic=query.topic, filter=query.filter, updated_at=self._clock.now()
+        )
+        if query.ack not in (None, "none") and acked != stored.acked:
+            # An explicit acknowledgement holds from now on, whatever becomes of this wait.
+            await self._log.put_consumer(project_id, consumer)
+        return consumer, False
+
+    async def _create(self, key: tuple[str, str, str], tail: Tail, query: EventQuery) -> Consumer:
+        project_id, name, event_type = key
+        if query.since in (None, "earliest"):
+            start = tail.oldest - 1
+        elif query.since == "latest":
+            start = tail.newest
+        else:
+            start = min(parse_cursor(query.since, "since"), tail.newest)
+        consumer = Consumer(
+            name=name,
+            event_type=event_type,
+            acked=start,
+            delivered=start,
+            redeliveries=0,
+            updated_at=self._clock.now(),
+            topic=query.topic,
+            filter=query.filter,
+        )
+        await self._log.put_consumer(project_id, consumer)
+        return consumer
+
+    async def _answer(
+        self,
+        key: tuple[str, str, str],
+        tail: Tail,
+        query: EventQuery,
+        matcher: Matcher,
+        consumer: Consumer,
+        is_new: bool,
+        wait_for: Await,
+        deadline: float,
+    ) -> EventPage:
+        project_id = key[0]
+        start = min(consumer.acked, tail.newest)
+        has_gap = start + 1 < tail.oldest or consumer.acked > tail.newest
+        limit = query.limit
+        if query.ack == "none" and consumer.delivered > start:
+            # The last answer again, and nothing newer with it.
+            found, _ = await wait_for(project_id, tail, matcher, start, limit, 0.0, True)
+            repeated = [event for event in found.events if event.seq <= consumer.delivered]
+            if repeated:
+                more = found.has_more or len(repeated) < len(found.events) or tail.newest > consumer.delivered
+                end = repeated[-1].seq if len(repeated) == limit else consumer.delivered
+                found = Slice(events=repeated, position=end, has_more=more and found.has_more, has_gap=found.has_gap)
+                return await self._give(key, tail, consumer, found, False, has_gap)
+        left = max(0.0, deadline - self._clock.monotonic())
+        found, is_late = await wait_for(project_id, tail, matcher, start, limit, left, has_gap)
+        return await self._give(key, tail, consumer, found, is_late, has_gap)
+
+    async def _give(
+        self, key: tuple[str, str, str], tail: Tail, consumer: Consumer, found: Slice, is_late: bool, has_gap: bool
+    ) -> EventPage:
+        """Keep what is answered before it is answered."""
+        has_repeats = bool(found.events) and found.events[0].seq <= consumer.delivered
+        is_nothing = not found.events
+        updated = msgspec.structs.replace(
+            consumer,
+            acked=found.position if is_nothing else consumer.acked,
+            delivered=found.position,
+            redeliveries=consumer.redeliveries + has_repeats,
+            updated_at=self._clock.now(),
+        )
+        if (updated.acked, updated.delivered) != (consumer.acked, consumer.delivered) or has_repeats or is_nothing:
+            await self._log.put_consumer(key[0], updated)
+        gap = has_gap or found.has_gap
+        return EventPage(
+            events=found.events,
+            more_available=found.has_more,
+            next_cursor=str(found.position),
+            timeout=is_late,
+            gap=gap,
+            oldest_cursor=str(tail.oldest - 1) if gap else None,
+        )
+
+    async def lags(self, project_id: str, tail: Tail) -> list[ConsumerLag]:
+        """State of every durable reader of a project."""
+        now = self._clock.now()
+        lags = []
+        for consumer in await self._log.list_consumers(project_id):
+            matcher = _matcher(consumer)
+            types = None if consumer.event_type == "*" else frozenset(consumer.event_type.split(","))
+            waiting = sum(1 for event in tail.after(consumer.acked, types) if matcher(event))
+            is_outstanding = consumer.delivered > consumer.acked
+            lags.append(
+                ConsumerLag(
+                    consumer=consumer,
+                    lag=waiting,
+                    outstanding=is_outstanding,
+                    is_overdue=is_outstanding and now - consumer.updated_at > self._settings.ack_wait_s,
+                )
+            )
+        return lags
+
+    async def forget_idle(self, project_id: str, subscribers: Subscribers) -> None:
+        """Readers not seen for as long as events are kept are no subscribers any more; their position stays."""
+        limit = self._clock.now() - self._settings.retention_s
+        for consumer in await self._log.list_consumers(project_id):
+            if consumer.updated_at < limit:
+                subscribers.drop_durable(consumer.name, consumer.event_type)
+
+    def _register(self, subscribers: Subscribers, consumer: Consumer) -> None:
+        if self._clock.now() - consumer.updated_at < self._settings.retention_s:
+            subscribers.set_durable(consumer.name, consumer.event_type, _matcher(consumer))
+
+
+def _matcher(consumer: Consumer) -> Matcher:
+    types = None if consumer.event_type == "*" else tuple(consumer.event_type.split(","))
+    try:
+        return compile_query(EventQuery(types=types, topic=consumer.topic, filter=consumer.filter))
+    except SidecarError as error:
+        log.warning("consumer_query_dropped", consumer=consumer.name, error=error.message)
+        return compile_query(EventQuery(types=types))

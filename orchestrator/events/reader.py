@@ -1,0 +1,93 @@
+"""Reading by cursor: from memory where the events are there, else from the log."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from orchestrator.clock import Clock
+from orchestrator.events.query import Matcher
+from orchestrator.events.tail import Tail
+from orchestrator.models import Event
+from orchestrator.storage.base import EventLog
+
+#: Events read from the log at once.
+CHUNK = 500
+#: Events examined before the event loop gets a turn.
+SLICE = 2000
+
+
+class Slice(msgspec.Struct, frozen=True, kw_only=True):
+    """What a read found: events, how far the log was examined, and what was lost on the way."""
+
+    events: list[Event]
+    position: int
+    has_more: bool
+    has_gap: bool
+
+
+class LogReader:
+    """Reads one project's events through its tail.
+
+    Args:
+        retention_s: events older than this are not given, whatever their own time to live.
+    """
+
+    def __init__(self, log: EventLog, clock: Clock, *, retention_s: float) -> None:
+        self._log = log
+        self._clock = clock
+        self._retention_s = retention_s
+
+    async def read(
+        self, project_id: str, tail: Tail, matcher: Matcher, after: int, limit: int, *, until: int | None = None
+    ) -> Slice:
+        """At most ``limit`` live matches with ``after < seq <= until``, in order."""
+        found: list[Event] = []
+        position = max(after, tail.oldest - 1)
+        has_gap = False
+        while position < tail.floor and (until is None or position < until) and len(found) <= limit:
+            floor = tail.floor
+            # What is committed but not yet in the tail has no cursor that a reader could know: leave it out.
+            chunk = [event for event in await self._log.read(project_id, position, CHUNK) if event.seq <= tail.newest]
+            self._collect(chunk, matcher, found, limit, until)
+            position = max(position, chunk[-1].seq) if chunk else floor
+            if position + 1 < tail.oldest:
+                has_gap, position = True, tail.oldest - 1
+        while len(found) <= limit:
+            batch = self._slice(tail, matcher, position)
+            self._collect(batch, matcher, found, limit, until)
+            if len(batch) < SLICE:
+                # No await since the slice was taken: everything up to the newest was examined.
+                position = max(position, tail.newest)
+                break
+            position = batch[-1].seq
+            if until is not None and position >= until:
+                break
+            await asyncio.sleep(0)
+            if position + 1 < tail.oldest:
+                has_gap, position = True, tail.oldest - 1
+        if len(found) > limit:
+            return Slice(events=found[:limit], position=found[limit - 1].seq, has_more=True, has_gap=has_gap)
+        reached = position if until is None else min(position, until)
+        return Slice(events=found, position=max(after, reached), has_more=False, has_gap=has_gap)
+
+    def _slice(self, tail: Tail, matcher: Matcher, position: int) -> list[Event]:
+        batch = []
+        for event in tail.after(position, matcher.types):
+            batch.append(event)
+            if len(batch) == SLICE:
+                break
+        return batch
+
+    def _collect(
+        self, events: list[Event], matcher: Matcher, found: list[Event], limit: int, until: int | None
+    ) -> None:
+        now = self._clock.now()
+        for event in events:
+            if until is not None and event.seq > until:
+                return
+            if matcher(event) and event.published_at + min(event.ttl_seconds, self._retention_s) > now:
+                found.append(event)
+                if len(found) > limit:
+                    return

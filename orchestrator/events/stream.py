@@ -1,0 +1,84 @@
+"""An endless reader: the next event, a heartbeat, or word of a gap; it holds a page at most."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import msgspec
+
+from orchestrator.events.reader import Slice
+from orchestrator.events.subscribers import Subscriber
+from orchestrator.models import Event
+
+#: Events read ahead; a slow reader makes nothing grow beyond this.
+PAGE = 64
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Events were dropped before this reader came to them; it goes on after ``oldest_cursor``."""
+
+    oldest_cursor: str
+
+
+class EventStream(AsyncIterator[Event | Gap | None]):
+    """Made by ``EventBus.stream``; None stands for a heartbeat. Close it (``aclose``) when done.
+
+    Args:
+        read: reads a page after a position.
+        position: sequence number after which it begins.
+        oldest: gives the sequence number of the oldest retained event.
+        is_closed: whether the bus has stopped.
+        release: called once at the end.
+    """
+
+    def __init__(
+        self,
+        *,
+        read: Callable[[int, int], Awaitable[Slice]],
+        position: int,
+        oldest: Callable[[], int],
+        is_closed: Callable[[], bool],
+        subscriber: Subscriber,
+        heartbeat_s: float,
+        release: Callable[[], None],
+    ) -> None:
+        self._read = read
+        self._position = position
+        self._oldest = oldest
+        self._is_closed = is_closed
+        self._subscriber = subscriber
+        self._heartbeat_s = heartbeat_s
+        self._release = release
+        self._page: deque[Event] = deque()
+        self._is_done = False
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> Event | Gap | None:
+        if self._page:
+            return self._page.popleft()
+        while not self._is_done and not self._is_closed():
+            oldest = self._oldest()
+            if self._position + 1 < oldest:
+                self._position = oldest - 1
+                return Gap(str(oldest - 1))
+            self._subscriber.clear()
+            found = await self._read(self._position, PAGE)
+            self._position = found.position
+            if found.events:
+                self._page.extend(found.events)
+                if found.has_gap:
+                    return Gap(str(found.events[0].seq - 1))
+                return self._page.popleft()
+            if not await self._subscriber.woken(self._heartbeat_s):
+                return None
+        await self.aclose()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Free its place; idempotent."""
+        if not self._is_done:
+            self._is_done = True
+            self._release()
