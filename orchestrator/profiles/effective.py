@@ -16,6 +16,9 @@ from orchestrator.profiles.problems import Problem
 from orchestrator.profiles.sources import LayerKind
 
 DEFAULT_ORIGIN = "default"
+CONTRACT_ORIGIN = "contract"
+#: Key of the origins that is there when the hand-over to test-engineer was added and not written.
+TESTS_ORIGIN = "hands_over_to.test-engineer"
 #: What the contract asks of every role that writes code.
 _TESTS_FOLLOW = HandOver(agent_type="test-engineer", reason="what a coding role changed is tested")
 
@@ -104,7 +107,7 @@ def _profile(
     )
     if values["permission_class"] == "coding" and all(h.agent_type != _TESTS_FOLLOW.agent_type for h in hand_overs):
         hand_overs += (_TESTS_FOLLOW,)
-        origins["hands_over_to.test-engineer"] = "contract"
+        origins[TESTS_ORIGIN] = CONTRACT_ORIGIN
     rest = {key: values[key] for key in DEFAULTS if key not in ("context", "limits", "hands_over_to")}
     return Profile(
         **rest,

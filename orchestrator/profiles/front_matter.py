@@ -83,20 +83,9 @@ def _decode(data: bytes) -> str:
 
 
 def _load(header: str) -> tuple[dict[str, Any], dict[str, int]]:
-    """The mapping of ``header``, its bounds checked on the event stream before anything is built."""
+    """The mapping of ``header``, built from the event stream so that its bounds hold before anything is built."""
     try:
-        _check_events(header)
-        loader = _LOADER(header)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                return {}, {}
-            if not isinstance(node, yaml.MappingNode):
-                raise ProfileInvalid("the front matter must be a mapping of keys to values", _line(node))
-            lines: dict[str, int] = {}
-            return _mapping(loader, node, "", lines), lines
-        finally:
-            loader.dispose()
+        return _Builder(header).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = error.problem or "cannot be read"
@@ -105,54 +94,83 @@ def _load(header: str) -> tuple[dict[str, Any], dict[str, int]]:
         raise ProfileInvalid(f"not valid YAML: {error}") from error
 
 
-def _check_events(header: str) -> None:
-    depth = 0
-    for count, event in enumerate(yaml.parse(header, Loader=_LOADER)):
-        line = event.start_mark.line + 2 if event.start_mark else None
+class _Builder:
+    """Values from YAML events: plain scalars as the safe loader reads them, no anchors, aliases or tags."""
+
+    def __init__(self, header: str) -> None:
+        self._events = iter(yaml.parse(header, Loader=_LOADER))
+        self._scalars = yaml.SafeLoader("")
+        self._resolve: Any = self._scalars.resolve
+        self._count = 0
+        self.lines: dict[str, int] = {}
+
+    def document(self) -> tuple[dict[str, Any], dict[str, int]]:
+        """The one mapping and the lines of its keys."""
+        while isinstance(event := self._next(), (yaml.StreamStartEvent, yaml.DocumentStartEvent)):
+            pass
+        if isinstance(event, yaml.StreamEndEvent):
+            return {}, {}
+        if not isinstance(event, yaml.MappingStartEvent):
+            raise ProfileInvalid("the front matter must be a mapping of keys to values", _line(event))
+        values = self._mapping("", 1)
+        while not isinstance(event := self._next(), yaml.StreamEndEvent):
+            if not isinstance(event, yaml.DocumentEndEvent):
+                raise ProfileInvalid("the front matter must be a single document", _line(event))
+        return values, self.lines
+
+    def _next(self) -> yaml.Event:
+        event = next(self._events)
+        self._count += 1
+        if self._count > MAX_VALUES:
+            raise ProfileInvalid(f"more than {MAX_VALUES} values", _line(event))
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise ProfileInvalid("YAML anchors and aliases are not supported; write the value out", line)
-        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-            depth += 1
-        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-            depth -= 1
-        if depth > MAX_DEPTH:
-            raise ProfileInvalid(f"nested deeper than {MAX_DEPTH} levels", line)
-        if count > MAX_VALUES:
-            raise ProfileInvalid(f"more than {MAX_VALUES} values", line)
+            raise ProfileInvalid("YAML anchors and aliases are not supported; write the value out", _line(event))
+        if getattr(event, "tag", None):
+            raise ProfileInvalid("YAML tags are not supported", _line(event))
+        return event
 
+    def _mapping(self, prefix: str, depth: int) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent) or event.value == "<<":
+                raise ProfileInvalid("keys must be plain words", _line(event))
+            key = event.value
+            if key in result:
+                raise ProfileInvalid(f"key {key!r} is given twice", _line(event))
+            self.lines[prefix + key] = _line(event)
+            result[key] = self._value(self._next(), prefix + key, depth)
+        return result
 
-def _mapping(loader: Any, node: yaml.MappingNode, path: str, lines: dict[str, int]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        key = key_node.value
-        if not isinstance(key, str) or key_node.tag == "tag:yaml.org,2002:merge":
-            raise ProfileInvalid("keys must be plain words", _line(key_node))
-        if key in result:
-            raise ProfileInvalid(f"key {key!r} is given twice", _line(key_node))
-        place = f"{path}{key}"
-        lines[place] = _line(key_node)
-        result[key] = _value(loader, value_node, place, lines)
-    return result
-
-
-def _value(loader: Any, node: yaml.Node, path: str, lines: dict[str, int]) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return _mapping(loader, node, f"{path}.", lines)
-    if isinstance(node, yaml.SequenceNode):
-        items = []
-        for index, item in enumerate(node.value):
-            lines[f"{path}.{index}"] = _line(item)
-            items.append(_value(loader, item, f"{path}.{index}", lines))
+    def _value(self, event: yaml.Event, path: str, depth: int) -> Any:
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event, path)
+        if depth >= MAX_DEPTH:
+            raise ProfileInvalid(f"nested deeper than {MAX_DEPTH} levels", _line(event))
+        if isinstance(event, yaml.MappingStartEvent):
+            return self._mapping(f"{path}.", depth + 1)
+        items: list[Any] = []
+        while not isinstance(event := self._next(), yaml.SequenceEndEvent):
+            place = f"{path}.{len(items)}"
+            self.lines[place] = _line(event)
+            items.append(self._value(event, place, depth + 1))
         return items
-    try:
-        return loader.construct_object(node)
-    except ValueError as error:  # a date or a number that only looks like one
-        raise ProfileInvalid(f"{path}: {error}", _line(node)) from error
+
+    def _scalar(self, event: yaml.ScalarEvent, path: str) -> Any:
+        if not event.implicit[0]:
+            return event.value
+        tag = self._resolve(yaml.ScalarNode, event.value, (True, False))
+        if tag == "tag:yaml.org,2002:str":
+            return event.value
+        try:
+            return self._scalars.construct_object(yaml.ScalarNode(tag, event.value))
+        except ValueError as error:  # a date or a number that only looks like one
+            raise ProfileInvalid(f"{path}: {event.value[:40]!r} cannot be read as a value", _line(event)) from error
 
 
-def _line(node: yaml.Node) -> int:
+def _line(event: yaml.Event) -> int:
     """1-based line in the file: the front matter begins on the second."""
-    return int(node.start_mark.line) + 2
+    mark: Any = event.start_mark
+    return int(mark.line) + 2
 
 
 def _simple(header: str) -> tuple[dict[str, Any], dict[str, int]] | None:

@@ -16,6 +16,7 @@ from orchestrator.profiles.requirements import REQUIREMENTS, describe_unknown
 
 Dialect = Literal["own", "claude"]
 _PATH = re.compile(r" - at `\$\.?(.*)`$")
+_TIME_LIMITS = {"wall_s": "timeout_seconds", "idle_s": "idle_seconds"}
 _INDEX = re.compile(r"\[(\d+)\]")
 
 
@@ -150,6 +151,9 @@ def _check_requirements(values: dict[str, Any], document: Document) -> None:
 
 def _check_limits(values: dict[str, Any], document: Document) -> None:
     for name, value in values.get("limits", {}).items():
+        if name in _TIME_LIMITS:
+            reason = f"limits.{name} is given by the key {_TIME_LIMITS[name]!r}"
+            raise ProfileInvalid(reason, document.lines.get(f"limits.{name}"))
         if name == "nice":
             if not 0 <= value <= 19:
                 raise ProfileInvalid("limits.nice must be 0 to 19", document.lines.get("limits.nice"))
