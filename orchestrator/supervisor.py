@@ -84,14 +84,16 @@ class Supervisor:
         self._given_projects = projects
         self._clock = clock = clock or SystemClock()
         self._stack = AsyncExitStack()
-        self._tasks: list[asyncio.Task[None]] = []
         agents_dir = directory / "agents"
         self._agents_dir = agents_dir
         self.storage = SqliteStorage(directory)
         self.profiles = Profiles()
         self.projects = ProjectService(self.storage, clock=clock)
         self.bus = EventBus(
-            self.storage, settings.events, clock=clock, mirror=LogMirror(directory / "events", settings.events)
+            self.storage,
+            settings.events,
+            clock=clock,
+            mirror=LogMirror(directory / "events", max_bytes=settings.events.log_file_bytes),
         )
         self.context = ContextEngine(
             self.profiles,

@@ -12,7 +12,7 @@ from agentpool.runtimes import get_runtime
 from orchestrator.agents.launch import command_of
 from orchestrator.agents.registry import AgentRegistry, LiveAgent
 from orchestrator.events.bus import EventBus
-from orchestrator.events.model import EventQuery
+from orchestrator.events.query import EventQuery
 from orchestrator.models import Event
 
 #: Events read from the log at a time.
