@@ -147,6 +147,32 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     origins: dict[str, str]
 
 
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting in force: ``name`` is ``section.name``, ``origin`` a file, a variable, ``flag`` or ``default``."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+def effective(loaded: Loaded) -> list[Setting]:
+    """Every setting in force with its origin, in the order of the sections; projects come last."""
+    found: list[Setting] = []
+    for section in Settings.__struct_fields__:
+        values = getattr(loaded.settings, section)
+        items = values.items() if isinstance(values, dict) else msgspec.structs.asdict(values).items()
+        for field, value in items:
+            name = f"{section}.{field}"
+            found.append(Setting(name=name, value=value, origin=loaded.origins.get(name, "default")))
+    return found
+
+
+#: The name of a project's (and of the user's) file.
+PROJECT_FILE = "orchestrator.toml"
+#: Sections that a project's own file may not set: a cloned repository must not choose where tokens are sent.
+USER_SECTIONS = frozenset({"client"})
+
+
 #: Variables with a name of their own; all others are ``ORCHESTRATOR_<SECTION>_<NAME>``.
 SHORT_VARIABLES = {
     "ORCHESTRATOR_STORAGE": "storage.directory",
@@ -162,7 +188,7 @@ def user_config_path(environ: Mapping[str, str]) -> Path:
         base = Path(environ.get("HOME", "~")).expanduser() / "Library" / "Application Support"
     else:
         base = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".config")
-    return base / "orchestration-sidecar" / "orchestrator.toml"
+    return base / "orchestration-sidecar" / PROJECT_FILE
 
 
 def default_storage(environ: Mapping[str, str]) -> Path:
@@ -188,11 +214,9 @@ def load_settings(
     environ = os.environ if environ is None else environ
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    files = [user_config_path(environ)]
+    _merge_file(user_config_path(environ), merged, origins, refused=frozenset())
     if project_dir is not None:
-        files.append(project_dir / "orchestrator.toml")
-    for path in files:
-        _merge_file(path, merged, origins)
+        _merge_file(project_dir / PROJECT_FILE, merged, origins, refused=USER_SECTIONS)
     _merge_environment(environ, merged, origins)
     for key, value in (flags or {}).items():
         if value is not None:
@@ -211,7 +235,7 @@ def storage_directory(settings: Settings, environ: Mapping[str, str] | None = No
     return default_storage(os.environ if environ is None else environ).absolute()
 
 
-def _merge_file(path: Path, merged: dict[str, Any], origins: dict[str, str]) -> None:
+def _merge_file(path: Path, merged: dict[str, Any], origins: dict[str, str], *, refused: frozenset[str]) -> None:
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -225,6 +249,12 @@ def _merge_file(path: Path, merged: dict[str, Any], origins: dict[str, str]) -> 
     for section, values in document.items():
         if section in PROJECT_SECTIONS:
             continue
+        if section in refused:
+            raise ConfigInvalid(
+                f"{path}: [{section}] may only be set in your own file, not in a project's ('orchestrator config path'), "
+                "or by a variable or an option",
+                details={"setting": section, "origin": str(path)},
+            )
         if not isinstance(values, dict):
             _put(merged, origins, section, values, str(path))
             continue
@@ -257,7 +287,13 @@ def _put(merged: dict[str, Any], origins: dict[str, str], key: str, value: Any, 
     if isinstance(value, str) and value.lower() in ("on", "off", "yes", "no"):
         value = value.lower() in ("on", "yes")
     if name:
-        merged.setdefault(section, {})[name] = value
+        values = merged.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigInvalid(
+                f"{origins[section]}: {section} must be a section, [{section}], not a value",
+                details={"setting": section, "origin": origins[section]},
+            )
+        values[name] = value
     else:
         merged[section] = value
     origins[key] = origin

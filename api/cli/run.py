@@ -69,7 +69,7 @@ def run(
         session.out.note(f"run {created['run_id']} on issue {created['issue_id']} of project {project_id}")
         began = time.monotonic()
         final = _watch(session, client, created["run_id"], project_id, text)
-        outcomes = _outcomes(client, final, project_id)
+        outcomes = read_outcomes(client, final, project_id)
         path = store_report(session.storage, final, outcomes)
         _print(session, final, outcomes, time.monotonic() - began, path)
     return 0 if final["status"] == "completed" else FAILED
@@ -217,7 +217,7 @@ class _Watcher:
             self._agents[agent_id] = dict(self._client.agent(agent_id, project_id=self._project_id))
 
 
-def _outcomes(client: Client, run: dict[str, Any], project_id: str) -> list[Outcome]:
+def read_outcomes(client: Client, run: dict[str, Any], project_id: str | None) -> list[Outcome]:
     """Each step's outcome, in the order of the steps."""
     outcomes = []
     for step in run["steps"]:

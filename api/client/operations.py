@@ -78,3 +78,4 @@ class Operations:
     projects = Operation(calls.projects)
     add_project = Operation(calls.add_project)
     search_knowledge = Operation(calls.search_knowledge)
+    add_note = Operation(calls.add_note)
