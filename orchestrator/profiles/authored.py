@@ -39,7 +39,7 @@ class AuthoredContext(Part, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class AuthoredHandOver(Part, frozen=True, kw_only=True, omit_defaults=True):
-    """One entry of ``hands_over_to``: see ``HandOver``."""
+    """One entry of ``hands_over_to``, which may also be just a role's name: see ``HandOver``."""
 
     agent_type: Identifier
     priority: Priority = "normal"
@@ -62,7 +62,7 @@ class FrontMatter(Part, frozen=True, kw_only=True):
     context: AuthoredContext | msgspec.UnsetType = msgspec.UNSET
     subscribes: tuple[Identifier, ...] | msgspec.UnsetType = msgspec.UNSET
     publishes: tuple[Identifier, ...] | msgspec.UnsetType = msgspec.UNSET
-    hands_over_to: tuple[AuthoredHandOver, ...] | msgspec.UnsetType = msgspec.UNSET
+    hands_over_to: tuple[AuthoredHandOver | Identifier, ...] | msgspec.UnsetType = msgspec.UNSET
     is_final: bool | msgspec.UnsetType = msgspec.UNSET
     runtime: Identifier | msgspec.UnsetType = msgspec.UNSET
     command: Text | tuple[Text, ...] | msgspec.UnsetType = msgspec.UNSET

@@ -74,8 +74,9 @@ class Profiles:
     """Shipped profiles with the user's and each project's laid over them.
 
     Reading happens in ``refresh`` alone. ``get`` and ``list`` call it when a project is new to the catalogue,
-    and otherwise at most every ``check_interval_s`` seconds, which is some 0.3 ms of ``stat``; while ``watch``
-    runs they do not touch the disk at all. Within an event loop await ``prepare`` for a new project first.
+    and otherwise at most every ``check_interval_s`` seconds, which is some 0.3 ms of ``stat``; within an event
+    loop that is done behind the caller, who gets what was known. While ``watch`` runs they do not touch the
+    disk at all. Only a project's first use blocks: within an event loop await ``prepare`` for it first.
 
     Args:
         shipped: directory of the shipped profiles; None takes those of this installation.
@@ -101,6 +102,7 @@ class Profiles:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._is_watched = False
+        self._refreshing: set[str | None] = set()
 
     def get(self, agent_type: str, project_path: str | None = None) -> Profile:
         """The profile in force. Raises UnknownAgentType with the nearest names (``details["nearest"]``)."""
@@ -208,11 +210,34 @@ class Profiles:
 
     def _snapshot(self, project_path: str | None) -> _Snapshot:
         snapshot = self._snapshots.get(project_path)
-        if snapshot is not None and self._is_watched:
-            return snapshot
-        with self._lock:
-            snapshot = self._snapshots.get(project_path)
+        if snapshot is not None:
             age_s = self._clock.monotonic() - self._checked_at.get(project_path, float("-inf"))
-            if snapshot is None or age_s >= self._check_interval_s:
-                self._refresh(project_path)
+            if self._is_watched or age_s < self._check_interval_s:
+                return snapshot
+            loop = _running_loop()
+            if loop is not None:
+                self._refresh_behind(loop, project_path)
+                return snapshot
+        with self._lock:
+            self._refresh(project_path)
             return self._snapshots[project_path]
+
+    def _refresh_behind(self, loop: asyncio.AbstractEventLoop, project_path: str | None) -> None:
+        """Look at the disk in a thread; what was known is served meanwhile."""
+        if project_path in self._refreshing:
+            return
+        self._refreshing.add(project_path)
+
+        def finish(future: asyncio.Future[bool]) -> None:
+            self._refreshing.discard(project_path)
+            if not future.cancelled() and (error := future.exception()) is not None:
+                log.error("profiles_refresh_failed", exc_info=error)
+
+        loop.run_in_executor(None, self.refresh, project_path).add_done_callback(finish)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

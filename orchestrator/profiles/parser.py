@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from orchestrator.profiles.authored import FOREIGN_KEYS, KEYS, FrontMatter
+from orchestrator.profiles.authored import FOREIGN_KEYS, KEYS, AuthoredHandOver, FrontMatter
 from orchestrator.profiles.front_matter import Document, read_document
 from orchestrator.profiles.problems import Problem, ProfileInvalid
 from orchestrator.profiles.requirements import REQUIREMENTS, describe_unknown
@@ -61,6 +61,10 @@ def parse_layer(data: bytes, source: str, dialect: Dialect = "own") -> Layer:
         values["tools"] = parse_tools(values["tools"])
     if "command" in values:
         values["command"] = _command(values["command"], document)
+    if "hands_over_to" in values:
+        values["hands_over_to"] = tuple(
+            AuthoredHandOver(agent_type=entry) if isinstance(entry, str) else entry for entry in values["hands_over_to"]
+        )
     for key in ("context", "limits"):
         if key in values:
             # Only what was written, so that laying over the layer below does not reset its other keys.
