@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
-import msgspec
 import structlog
 
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.config import EventSettings
-from orchestrator.errors import BusUnavailable, NotPermitted
+from orchestrator.errors import BusUnavailable, NotPermitted, SidecarError
+from orchestrator.events.dead_letters import DeadLetters
 from orchestrator.events.drafts import check_draft
-from orchestrator.events.durable import DurableReaders
+from orchestrator.events.durable import ConsumerLag, DurableReaders
 from orchestrator.events.mirror import LogMirror
-from orchestrator.events.query import EventPage, EventQuery, Matcher, compile_query, parse_cursor
-from orchestrator.events.reader import LogReader, Slice
+from orchestrator.events.published import EventStats, Published
+from orchestrator.events.query import EventPage, EventQuery, Matcher, compile_query
+from orchestrator.events.reader import LogReader, Slice, page_of, start_of
 from orchestrator.events.stream import EventStream
 from orchestrator.events.subscribers import Subscriber, Subscribers
+from orchestrator.events.subscriptions import Subscription
 from orchestrator.events.tail import Tail
 from orchestrator.events.tails import Tails
-from orchestrator.events.topics import OPEN, TopicRules
+from orchestrator.events.topics import OpenTopics, TopicSource
 from orchestrator.events.wire import EncodedEvents
-from orchestrator.models import Event, EventDraft
-from orchestrator.storage.base import EventLog
+from orchestrator.models import DeadLetter, Event, EventDraft
+from orchestrator.storage.base import EventStore
 
 log = structlog.get_logger(__name__)
 
@@ -32,48 +35,12 @@ log = structlog.get_logger(__name__)
 SWEEP_S = 60.0
 
 
-class Published(msgspec.Struct, frozen=True, kw_only=True):
-    """A durable event; ``subscribers`` are the names (each once) of the readers that it reaches now."""
-
-    event: Event
-    is_duplicate: bool
-    subscribers: tuple[str, ...]
+def _nobody(event: Event) -> Iterable[str]:
+    return ()
 
 
-class EventStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts since the start of this bus; times in milliseconds."""
-
-    total_published: int
-    total_delivered: int
-    active_subscriptions: int
-    queue_depth: int
-    avg_delivery_time_ms: float
-    dead_letter_queue_size: int
-
-
-class Subscription:
-    """A project's changes for a reader inside the supervisor, which reads by its own cursor."""
-
-    def __init__(self, subscriber: Subscriber, release: Callable[[], None], is_closed: Callable[[], bool]) -> None:
-        self._subscriber = subscriber
-        self._release = release
-        self._is_closed = is_closed
-        self._is_done = False
-
-    async def changed(self) -> bool:
-        """Return when there were new matching events since the last call; False: the bus has stopped."""
-        while not self._is_closed() and not self._is_done:
-            if await self._subscriber.woken(60.0):
-                self._subscriber.clear()
-                break
-        return not self._is_closed() and not self._is_done
-
-    def close(self) -> None:
-        """Listen no more; idempotent."""
-        if not self._is_done:
-            self._is_done = True
-            self._release()
-            self._subscriber.wake(0.0)
+def _nothing() -> None:
+    return None
 
 
 class EventBus:
@@ -84,23 +51,23 @@ class EventBus:
         settings: retention and bounds.
         clock: wall and monotonic time.
         mirror: gets every published event for ``events/event-log.jsonl``.
-        rules: a project's topic rules; by default every topic is open.
+        rules: where a project's topic rules are; by default every topic is open.
     """
 
     def __init__(
         self,
-        log: EventLog,
+        log: EventStore,
         settings: EventSettings,
         *,
         clock: Clock | None = None,
         mirror: LogMirror | None = None,
-        rules: Callable[[str], TopicRules] = lambda project_id: OPEN,
+        rules: TopicSource | None = None,
     ) -> None:
         self.log = log
         self.settings = settings
         self._clock = clock or SystemClock()
         self._mirror = mirror
-        self._rules = rules
+        self._rules: TopicSource = rules or OpenTopics()
         self._tails = Tails(log, settings)
         self._reader = LogReader(log, self._clock, retention_s=settings.retention_s)
         self._encoded = EncodedEvents()
@@ -114,14 +81,15 @@ class EventBus:
         self._delivered = 0
         self._deliveries_timed = 0
         self._delivery_s = 0.0
-        self._dead_letters = 0
+        self.letters = DeadLetters(log, self._clock, keep=settings.dead_letters)
+        self.on_redrive: Callable[[], None] = _nothing
 
     # -- life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Load the durable readers, begin to sweep."""
         self._is_open = True
-        self._dead_letters = await self.log.count_dead_letters()
+        await self.letters.refresh()
         for project_id in await self.log.event_projects():
             await self._durable.load(project_id, self._subscribers[project_id])
         if self._mirror is not None:
@@ -151,12 +119,12 @@ class EventBus:
         """
         self._check_open()
         draft, size = check_draft(draft, max_data_bytes=self.settings.max_data_bytes)
-        if role is not None and not self._rules(project_id).may_publish(draft.topic, role):
+        if role is not None and not self._rules.topics(project_id).may_publish(draft.topic, role):
             raise NotPermitted(
                 f"{role} may not publish to topic {draft.topic} in this project",
                 details={"topic": draft.topic},
             )
-        tail = self._tails.get(project_id) or await self._tails.load(project_id)
+        tail = await self._tail(project_id)
         self._in_flight += 1
         try:
             appended = await self.log.append(project_id, draft)
@@ -193,7 +161,8 @@ class EventBus:
     async def _catch_up(self, project_id: str, tail: Tail) -> None:
         try:
             await self.log.flush()
-        except BusUnavailable:
+        except SidecarError as error:
+            log.warning("event_catch_up_failed", error=error.message)
             return
         self._show(project_id, await self._tails.catch_up(project_id, tail))
 
@@ -207,7 +176,7 @@ class EventBus:
         """
         self._check_open()
         matcher = self._compile(project_id, query)
-        tail = self._tails.get(project_id) or await self._tails.load(project_id)
+        tail = await self._tail(project_id)
         listener = Subscriber(query.consumer or subscriber, matcher)
         subscribers = self._subscribers[project_id]
         subscribers.add(listener)
@@ -217,7 +186,7 @@ class EventBus:
                     project_id, tail, query, matcher, subscribers, lambda *args: self._await(*args, listener=listener)
                 )
             else:
-                start, has_gap = self.start_of(tail, query.since, "earliest")
+                start, has_gap = start_of(tail, query.since, "earliest")
                 found, is_late = await self._await(
                     project_id, tail, matcher, start, query.limit, query.timeout_s, has_gap, listener=listener
                 )
@@ -231,31 +200,39 @@ class EventBus:
         """Retained matches from ``since`` (default ``earliest``) on, at once. Raises as ``wait``."""
         self._check_open()
         matcher = self._compile(project_id, query)
-        tail = self._tails.get(project_id) or await self._tails.load(project_id)
-        start, has_gap = self.start_of(tail, query.since, "earliest")
+        tail = await self._tail(project_id)
+        start, has_gap = start_of(tail, query.since, "earliest")
         found = await self._reader.read(project_id, tail, matcher, start, query.limit)
         self._delivered += len(found.events)
         return page_of(tail, found, timeout=False, has_gap=has_gap)
 
-    async def stream(self, project_id: str, query: EventQuery, *, subscriber: str) -> EventStream:
-        """An endless iterator from ``since`` (default ``latest``) on; see ``EventStream``. Raises as ``wait``."""
+    def stream(self, project_id: str, query: EventQuery, *, subscriber: str) -> EventStream:
+        """An endless iterator from ``since`` (default ``latest``) on; see ``EventStream``. Raises as ``wait``.
+
+        Await its ``ready()`` before telling the reader that it listens.
+        """
         self._check_open()
         matcher = self._compile(project_id, query)
-        tail = self._tails.get(project_id) or await self._tails.load(project_id)
-        start, _ = self.start_of(tail, query.since, "latest")
         listener = Subscriber(subscriber, matcher)
         subscribers = self._subscribers[project_id]
         subscribers.add(listener)
 
+        async def start() -> int:
+            return start_of(await self._tail(project_id), query.since, "latest")[0]
+
         async def read(position: int, limit: int) -> Slice:
-            found = await self._reader.read(project_id, tail, matcher, position, limit)
+            found = await self._reader.read(project_id, await self._tail(project_id), matcher, position, limit)
             self._delivered += len(found.events)
             return found
 
+        def oldest() -> int:
+            tail = self._tails.get(project_id)
+            return tail.oldest if tail is not None else 1
+
         return EventStream(
             read=read,
-            position=start,
-            oldest=lambda: tail.oldest,
+            start=start,
+            oldest=oldest,
             is_closed=lambda: not self._is_open,
             subscriber=listener,
             heartbeat_s=self.settings.heartbeat_s,
@@ -263,19 +240,37 @@ class EventBus:
         )
 
     def subscribe(
-        self, project_id: str, *, subscriber: str | None = None, query: EventQuery | None = None
+        self, project_id: str, *, names: Callable[[Event], Iterable[str]] = _nobody, query: EventQuery | None = None
     ) -> Subscription:
         """Wakes for a reader inside the supervisor. Raises BadRequest, BadFilter.
 
         Args:
-            subscriber: name shown to publishers; by default ``supervisor``.
+            names: whom an event reaches through it, shown to publishers; by default nobody.
             query: which events; by default all of the project.
         """
-        matcher = self._compile(project_id, query or EventQuery())
-        listener = Subscriber(subscriber or "supervisor", matcher)
+        listener = Subscriber(names, self._compile(project_id, query or EventQuery()))
         subscribers = self._subscribers[project_id]
         subscribers.add(listener)
         return Subscription(listener, lambda: subscribers.remove(listener), lambda: not self._is_open)
+
+    async def consumers(self, project_id: str) -> list[ConsumerLag]:
+        """Every durable reader of the project with its lag."""
+        return await self._durable.lags(project_id, await self._tail(project_id))
+
+    # -- dead letters --------------------------------------------------------------------------
+
+    async def dead_letters(self, project_id: str, *, after: str | None = None, limit: int = 100) -> list[DeadLetter]:
+        """Oldest first, after the id ``after``."""
+        return await self.letters.page(project_id, after=after, limit=limit)
+
+    async def redrive(self, project_id: str, letter_id: str) -> None:
+        """Try one again. Raises NotFound."""
+        await self.letters.redrive(project_id, letter_id)
+        self.on_redrive()
+
+    async def purge(self, project_id: str, letter_id: str) -> None:
+        """Throw one away. Raises NotFound."""
+        await self.letters.purge(project_id, letter_id)
 
     def encoded(self, event: Event) -> bytes:
         """The event's JSON in the contract's form, made once for all of its readers."""
@@ -283,7 +278,7 @@ class EventBus:
 
     async def position(self, project_id: str) -> str:
         """The newest cursor of a project."""
-        tail = self._tails.get(project_id) or await self._tails.load(project_id)
+        tail = await self._tail(project_id)
         return str(tail.newest)
 
     def stats(self) -> EventStats:
@@ -295,7 +290,7 @@ class EventBus:
             active_subscriptions=sum(len(subscribers) for subscribers in self._subscribers.values()),
             queue_depth=self._in_flight,
             avg_delivery_time_ms=round(self._delivery_s / timed * 1000, 3) if timed else 0.0,
-            dead_letter_queue_size=self._dead_letters,
+            dead_letter_queue_size=self.letters.count,
         )
 
     # -- retention -----------------------------------------------------------------------------
@@ -311,7 +306,7 @@ class EventBus:
             bounds = await self.log.bounds(project_id)
             self._tails.trimmed(project_id, bounds)
             await self._durable.forget_idle(project_id, self._subscribers[project_id])
-        self._dead_letters = await self.log.count_dead_letters()
+        await self.letters.refresh()
         return dropped
 
     async def _sweep_forever(self) -> None:
@@ -356,24 +351,18 @@ class EventBus:
             if left <= 0 or not self._is_open or not await listener.woken(left):
                 return found, True
 
-    def start_of(self, tail: Tail, since: str | None, default: str) -> tuple[int, bool]:
-        """Sequence number to read after, and whether what followed the asked cursor is gone."""
-        since = since or default
-        if since == "earliest":
-            return tail.oldest - 1, False
-        if since == "latest":
-            return tail.newest, False
-        start = parse_cursor(since, "since")
-        if start > tail.newest:
-            # Not a cursor of this log as it is now: a backup was restored, or it is another project's.
-            return tail.newest, True
-        return start, start + 1 < tail.oldest
+    async def _tail(self, project_id: str) -> Tail:
+        tail = self._tails.get(project_id)
+        if tail is None:
+            await self._rules.prepare(project_id)
+            tail = await self._tails.load(project_id)
+        return tail
 
     def _compile(self, project_id: str, query: EventQuery) -> Matcher:
         role = query.role
         if role is None:
             return compile_query(query)
-        rules = self._rules(project_id)
+        rules = self._rules.topics(project_id)
         if not rules.restricts_reading():
             return compile_query(query)
         return compile_query(query, lambda topic: rules.may_read(topic, role))
@@ -382,20 +371,7 @@ class EventBus:
         if not self._is_open:
             raise BusUnavailable("the event bus is not running", retry_after_s=1.0)
 
-    def _spawn(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def page_of(tail: Tail, found: Slice, *, timeout: bool, has_gap: bool) -> EventPage:
-    """An answer from what was found."""
-    gap = has_gap or found.has_gap
-    return EventPage(
-        events=found.events,
-        more_available=found.has_more,
-        next_cursor=str(found.position),
-        timeout=timeout,
-        gap=gap,
-        oldest_cursor=str(tail.oldest - 1) if gap else None,
-    )

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from orchestrator.config import EventSettings
 from orchestrator.events.wire import EncodedEvents
 from orchestrator.storage.base import EventLog
 from orchestrator.storage.connection import make_private_directory, make_private_file
@@ -27,12 +28,13 @@ class LogMirror:
 
     Args:
         directory: ``<storage>/events``.
-        max_bytes: a file that reaches this becomes ``event-log.jsonl.1`` (and that one ``.2``, up to ``files``).
+        settings: a file that reaches ``log_file_bytes`` becomes ``event-log.jsonl.1``.
+        files: so many rotated files stay (``.1`` is the newest).
     """
 
-    def __init__(self, directory: Path, *, max_bytes: int, files: int = 3) -> None:
+    def __init__(self, directory: Path, settings: EventSettings, *, files: int = 3) -> None:
         self.path = directory / FILE_NAME
-        self._max_bytes = max_bytes
+        self._max_bytes = settings.log_file_bytes
         self._files = files
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
@@ -67,7 +69,7 @@ class LogMirror:
         if lines:
             try:
                 await asyncio.to_thread(self._write, lines)
-            except (OSError, Exception) as error:  # noqa: BLE001 - a copy must never disturb the bus
+            except Exception as error:  # noqa: BLE001 - a copy must never disturb the bus
                 self.dropped += len(lines)
                 log.warning("event_mirror_failed", error=str(error), lines=len(lines))
 

@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 
 from orchestrator.clock import Clock
-from orchestrator.events.query import Matcher
+from orchestrator.events.query import EventPage, Matcher, parse_cursor
 from orchestrator.events.tail import Tail
 from orchestrator.models import Event
 from orchestrator.storage.base import EventLog
@@ -91,3 +91,30 @@ class LogReader:
                 found.append(event)
                 if len(found) > limit:
                     return
+
+
+def start_of(tail: Tail, since: str | None, default: str) -> tuple[int, bool]:
+    """Sequence number to read after, and whether what followed the asked cursor is gone."""
+    since = since or default
+    if since == "earliest":
+        return tail.oldest - 1, False
+    if since == "latest":
+        return tail.newest, False
+    start = parse_cursor(since, "since")
+    if start > tail.newest:
+        # Not a cursor of this log as it is now: a backup was restored, or it is another project's.
+        return tail.newest, True
+    return start, start + 1 < tail.oldest
+
+
+def page_of(tail: Tail, found: Slice, *, timeout: bool, has_gap: bool) -> EventPage:
+    """An answer from what was found."""
+    gap = has_gap or found.has_gap
+    return EventPage(
+        events=found.events,
+        more_available=found.has_more,
+        next_cursor=str(found.position),
+        timeout=timeout,
+        gap=gap,
+        oldest_cursor=str(tail.oldest - 1) if gap else None,
+    )

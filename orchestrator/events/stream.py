@@ -26,7 +26,7 @@ class EventStream(AsyncIterator[Event | Gap | None]):
 
     Args:
         read: reads a page after a position.
-        position: sequence number after which it begins.
+        start: gives the sequence number after which it begins; asked once.
         oldest: gives the sequence number of the oldest retained event.
         is_closed: whether the bus has stopped.
         release: called once at the end.
@@ -36,7 +36,7 @@ class EventStream(AsyncIterator[Event | Gap | None]):
         self,
         *,
         read: Callable[[int, int], Awaitable[Slice]],
-        position: int,
+        start: Callable[[], Awaitable[int]],
         oldest: Callable[[], int],
         is_closed: Callable[[], bool],
         subscriber: Subscriber,
@@ -44,7 +44,8 @@ class EventStream(AsyncIterator[Event | Gap | None]):
         release: Callable[[], None],
     ) -> None:
         self._read = read
-        self._position = position
+        self._start = start
+        self._position: int | None = None
         self._oldest = oldest
         self._is_closed = is_closed
         self._subscriber = subscriber
@@ -53,13 +54,19 @@ class EventStream(AsyncIterator[Event | Gap | None]):
         self._page: deque[Event] = deque()
         self._is_done = False
 
+    async def ready(self) -> None:
+        """Fix where it begins; without this the first ``__anext__`` does."""
+        if self._position is None:
+            self._position = await self._start()
+
     def __aiter__(self) -> EventStream:
         return self
 
     async def __anext__(self) -> Event | Gap | None:
         if self._page:
             return self._page.popleft()
-        while not self._is_done and not self._is_closed():
+        await self.ready()
+        while self._position is not None and not self._is_done and not self._is_closed():
             oldest = self._oldest()
             if self._position + 1 < oldest:
                 self._position = oldest - 1

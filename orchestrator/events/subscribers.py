@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 
 from orchestrator.events.query import Matcher
 from orchestrator.models import Event
 
 
 class Subscriber:
-    """One waiting reader. ``name`` is shown to publishers whose event it matches."""
+    """One waiting reader.
 
-    __slots__ = ("_signal", "matcher", "name", "woken_at")
+    ``names`` tells publishers whom an event that matches reaches: a name, or a function of the event for one
+    reader that hands on to several.
+    """
 
-    def __init__(self, name: str, matcher: Matcher) -> None:
-        self.name = name
+    __slots__ = ("_names", "_signal", "matcher", "woken_at")
+
+    def __init__(self, names: str | Callable[[Event], Iterable[str]], matcher: Matcher) -> None:
+        self._names = names
         self.matcher = matcher
         self.woken_at = 0.0
         self._signal = asyncio.Event()
+
+    def names(self, event: Event) -> Iterable[str]:
+        """Whom ``event`` reaches through this reader."""
+        return (self._names,) if isinstance(self._names, str) else self._names(event)
 
     def clear(self) -> None:
         """Forget earlier wakes; call before reading."""
@@ -84,7 +93,8 @@ class Subscribers:
                 for subscriber in group:
                     if subscriber.matcher(event):
                         subscriber.wake(now)
-                        names[subscriber.name] = None
+                        for name in subscriber.names(event):
+                            names[name] = None
         for (name, _), matcher in self._durable.items():
             if matcher(event):
                 names[name] = None

@@ -104,9 +104,6 @@ class Tail:
         self._bound()
         return seen
 
-    def __len__(self) -> int:
-        return len(self._all)
-
     def after(self, seq: int, types: frozenset[str] | None) -> Iterator[Event]:
         """Events in memory above ``seq`` (at least ``floor``), perhaps of more types than asked."""
         if types is not None and len(types) == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -65,6 +65,26 @@ class TopicRules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 OPEN = TopicRules()
+
+
+class TopicSource(Protocol):
+    """Where the bus finds a project's rules."""
+
+    async def prepare(self, project_id: str) -> None:
+        """Load them; called before the project's first event is published or read."""
+
+    def topics(self, project_id: str) -> TopicRules:
+        """Those in force."""
+
+
+class OpenTopics:
+    """A source without rules: every topic is open."""
+
+    async def prepare(self, project_id: str) -> None:
+        return None
+
+    def topics(self, project_id: str) -> TopicRules:
+        return OPEN
 
 
 def parse_topic_rules(document: Mapping[str, Any], origin: str) -> TopicRules:

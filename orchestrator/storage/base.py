@@ -112,6 +112,10 @@ class DeliveryStore(Protocol):
     async def count_deliveries(self, project_id: str | None = None) -> int: ...
 
 
+class EventStore(EventLog, DeliveryStore, Protocol):
+    """What the event bus and its deliveries need of a storage."""
+
+
 class ResultStore(Protocol):
     """Every round of every agent's outcome."""
 
@@ -201,8 +205,7 @@ class KnowledgeStore(Protocol):
 
 class Storage(
     ProjectStore,
-    EventLog,
-    DeliveryStore,
+    EventStore,
     ResultStore,
     AgentStore,
     TokenStore,
