@@ -1,0 +1,209 @@
+"""What every pool promises (``agentpool.base.Pool``), checked for each implementation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agentpool.base import Pool
+from agentpool.config import PoolConfig
+from agentpool.errors import LaunchFailed, PoolClosed, PoolError, PoolFull, UnknownAgent
+from agentpool.local import LocalPool
+from agentpool.messages import AgentExited, AgentRecord, AgentStarted, InputState
+from agentpool.testing import MemoryPool, ignore, leave, result, say, wait, write
+from tests.support.pools import bench_of
+
+PoolFactory = Callable[..., Pool]
+
+
+def _local(**config: object) -> Pool:
+    return LocalPool(PoolConfig(workers=1, **config))  # type: ignore[arg-type]
+
+
+def _local_without_cgroups(**config: object) -> Pool:
+    return LocalPool(PoolConfig(workers=1, cgroups=False, **config))  # type: ignore[arg-type]
+
+
+def _memory(**config: object) -> Pool:
+    return MemoryPool(PoolConfig(**config))  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=[_local, _local_without_cgroups, _memory], ids=["local", "local-no-cgroups", "memory"])
+def make_pool(request: pytest.FixtureRequest) -> PoolFactory:
+    """Each implementation."""
+    factory: PoolFactory = request.param
+    return factory
+
+
+async def test_facts_of_one_agent_come_in_order_and_end_once(make_pool: PoolFactory, tmp_path: Path) -> None:
+    """Prevents a result that is shown after the end, or an end that is told twice."""
+    async with bench_of(make_pool(), tmp_path) as bench:
+        exited = await bench.run("a", say({"type": "progress", "message": "x"}), result("success", n=1), leave(0))
+        kinds = [type(fact) for fact in bench.facts if type(fact) in (AgentStarted, AgentRecord, AgentExited)]
+        assert kinds == [AgentStarted, AgentRecord, AgentRecord, AgentExited]
+        assert [record.kind for record in bench.records("a")] == ["progress", "result"]
+        assert (exited.exit_code, exited.signal, exited.ended_by) == (0, None, "")
+        assert exited.survivors.count == 0
+        assert json.loads(exited.terminal)["outcome"] == "succeeded"
+
+
+async def test_exit_code_is_the_true_one(make_pool: PoolFactory, tmp_path: Path) -> None:
+    """Prevents an exit code that is lost or replaced on its way."""
+    async with bench_of(make_pool(), tmp_path) as bench:
+        assert (await bench.run("a", leave(7))).exit_code == 7
+
+
+async def test_offsets_name_the_byte_at_which_a_record_begins(make_pool: PoolFactory, tmp_path: Path) -> None:
+    """Prevents records that cannot be found in the log again."""
+    async with bench_of(make_pool(), tmp_path) as bench:
+        await bench.run("a", write("words\n"), result(), leave())
+        (record,) = bench.records("a", "result")
+        log = bench.log("a")
+        assert log[record.offset :].splitlines()[0] == record.payload
+        chunk = await bench.pool.read_output(str(tmp_path / "a"), "stdout", record.offset, 1 << 20)
+        assert chunk.data == log[record.offset :]
+        assert chunk.next_offset == len(log)
+        end = await bench.pool.read_output(str(tmp_path / "a"), "stdout", chunk.next_offset, 10)
+        assert (end.data, end.next_offset) == (b"", len(log))
+
+
+async def test_kill_ends_an_agent_with_the_reason(make_pool: PoolFactory, tmp_path: Path) -> None:
+    """Prevents an end whose cause cannot be told from a crash."""
+    async with bench_of(make_pool(), tmp_path) as bench:
+        await bench.launch("a", say({"type": "progress", "message": "ready"}), wait())
+        await bench.said("a")
+        await bench.pool.kill("a", reason="unwanted")
+        exited = await bench.exited("a")
+        assert (exited.exit_code, exited.signal, exited.ended_by) == (None, 15, "unwanted")
+
+
+async def test_an_agent_that_ignores_term_is_killed_after_the_grace(make_pool: PoolFactory, tmp_path: Path) -> None:
+    """Prevents an agent that can refuse to end."""
+    async with bench_of(make_pool(), tmp_path) as bench:
+        await bench.launch("a", ignore(), say({"type": "progress", "message": "ready"}), wait())
+        await bench.said("a")
+        await bench.pool.kill("a", grace_s=0.1)
+        assert (await bench.exited("a")).signal == 9
+
+
+async def test_input_reaches_the_agent_and_its_fate_is_told(make_pool: PoolFactory, tmp_path: Path) -> None:
+    """Prevents messages that vanish without a trace."""
+    async with bench_of(make_pool(), tmp_path) as bench:
+        await bench.launch("a", {"do": "echo", "lines": 1}, leave())
+        bench.pool.send("a", "m1", b'{"type":"message","message_id":"m1","text":"hello"}')
+        await bench.exited("a")
+        assert [state for _, state in bench.inputs("a")] == ["queued", "written", "acknowledged"]
+        assert json.loads(bench.records("a", "progress")[0].payload)["message"] == "hello"
+
+
+async def test_input_for_an_agent_without_stdin_is_dead(make_pool: PoolFactory, tmp_path: Path) -> None:
+    """Prevents messages that are queued for ever."""
+    async with bench_of(make_pool(), tmp_path) as bench:
+        await bench.launch("a", wait(), runtime="text")
+        bench.pool.send("a", "m1", b"{}")
+        state = await bench.fact(InputState, lambda fact: fact.state == "dead")
+        assert state.reason == "no_stdin"
+        await bench.pool.kill("a", grace_s=0)
+        await bench.exited("a")
+
+
+async def test_a_command_that_cannot_start_fails_the_launch_and_frees_the_slot(
+    make_pool: PoolFactory, tmp_path: Path
+) -> None:
+    """Prevents slots that leak with every mistyped command."""
+    async with bench_of(make_pool(max_running=1), tmp_path) as bench:
+        for _ in range(3):
+            with pytest.raises(LaunchFailed) as caught:
+                await bench.launch("a", argv=("no-such-command-anywhere",))
+            assert (caught.value.reason, caught.value.is_permanent) == ("not_found", True)
+            assert caught.value.command == "no-such-command-anywhere"
+            assert bench.pool.stats().running == 0
+        with pytest.raises(LaunchFailed) as caught:
+            await bench.launch("a", wait(), workspace=str(tmp_path / "missing"))
+        assert caught.value.reason == "workspace"
+        assert (await bench.run("b", leave(0))).exit_code == 0
+
+
+async def test_unknown_agents_are_refused(make_pool: PoolFactory, tmp_path: Path) -> None:
+    """Prevents a kill or a message that silently goes nowhere."""
+    async with bench_of(make_pool(), tmp_path) as bench:
+        with pytest.raises(UnknownAgent):
+            await bench.pool.kill("nobody")
+        with pytest.raises(UnknownAgent):
+            bench.pool.send("nobody", "m", b"{}")
+        await bench.run("a", leave())
+        with pytest.raises(UnknownAgent):
+            await bench.pool.kill("a")
+
+
+async def test_slots_are_granted_in_turn_and_the_queue_is_bounded(make_pool: PoolFactory, tmp_path: Path) -> None:
+    """Prevents more agents at once than allowed, and a queue that grows for ever."""
+    async with bench_of(make_pool(max_running=1, queue_size=2), tmp_path) as bench:
+        pool = bench.pool
+        await bench.launch("a", wait())
+        second = pool.enqueue("b", share_key="s")
+        third = pool.enqueue("c", share_key="s", priority="high")
+        assert (second.position, third.position) == (2, 1)
+        with pytest.raises(PoolFull) as caught:
+            pool.enqueue("d", share_key="s")
+        assert caught.value.position == 3
+        assert caught.value.retry_after_s > 0
+        await pool.kill("a", grace_s=0)
+        await bench.exited("a")
+        async with asyncio.timeout(10):
+            await third.ready()
+        assert third.position == 0
+        third.release()
+        async with asyncio.timeout(10):
+            await second.ready()
+        second.release()
+        assert pool.stats().running == 0
+
+
+async def test_a_launch_needs_a_slot(make_pool: PoolFactory, tmp_path: Path) -> None:
+    """Prevents agents that run beside admission."""
+    async with bench_of(make_pool(), tmp_path) as bench:
+        with pytest.raises(PoolError):
+            await bench.pool.launch(await bench.spec("a", leave()))
+
+
+async def test_pause_holds_slots_back(make_pool: PoolFactory, tmp_path: Path) -> None:
+    """Prevents a paused pool that goes on starting agents."""
+    async with bench_of(make_pool(), tmp_path) as bench:
+        bench.pool.pause()
+        ticket = bench.pool.enqueue("a", share_key="s")
+        assert ticket.position == 1
+        assert bench.pool.stats().is_paused
+        bench.pool.resume()
+        assert ticket.position == 0
+        ticket.release()
+
+
+async def test_stop_ends_all_agents_and_then_the_facts(make_pool: PoolFactory, tmp_path: Path) -> None:
+    """Prevents a shutdown that forgets agents or leaves its consumer waiting."""
+    pool = make_pool(max_running=1)
+    async with bench_of(pool, tmp_path) as bench:
+        await bench.launch("a", wait())
+        waiting = pool.enqueue("b", share_key="s")
+    assert [fact.ended_by for fact in bench.exits("a")] == ["shutdown"]
+    with pytest.raises(PoolClosed):
+        await waiting.ready()
+    with pytest.raises(PoolClosed):
+        pool.enqueue("c", share_key="s")
+
+
+async def test_output_over_the_cap_is_cut_and_said_so(make_pool: PoolFactory, tmp_path: Path) -> None:
+    """Prevents an agent that fills the disk, and a cut that nobody is told of."""
+    from agentpool.specs import Limits
+
+    async with bench_of(make_pool(), tmp_path) as bench:
+        exited = await bench.run("a", write("0123456789", times=1000), leave(), limits=Limits(output_bytes=4096))
+        assert exited.truncated_at == {"stdout": 4096}
+        assert exited.usage.stdout_bytes == 10_000
+        assert bench.log("a") == (b"0123456789" * 1000)[:4096]
+        chunk = await bench.pool.read_output(str(tmp_path / "a"), "stdout", 0, 10)
+        assert chunk.truncated_at == 4096
