@@ -17,7 +17,7 @@ from api.routes.waiters import Released
 from api.schemas.base import Query
 from api.schemas.events import CloudEvent, EventBody, EventPageAnswer, PublishedAnswer, ReplayQuery, WaitQuery
 from orchestrator.clock import rfc3339
-from orchestrator.errors import BadRequest, NotPermitted
+from orchestrator.errors import BadEvent, BadRequest, NotPermitted
 from orchestrator.events.query import EventQuery
 from orchestrator.models import EventDraft
 from orchestrator.profiles.permissions import PUBLISH_EVENTS, SUBSCRIBE_EVENTS
@@ -29,7 +29,7 @@ async def publish(call: Call) -> Reply:
     is_cloudevent = media_type(call.info.headers.get(b"content-type")) == CLOUDEVENT_TYPE
     body = _from_cloudevent(call.body(CloudEvent)) if is_cloudevent else call.body(EventBody)
     if body.event_type is not None and body.event_type != event_type:
-        raise BadRequest("event_type of the body must equal that of the path", details={"field": "event_type"})
+        raise BadEvent("event_type of the body must equal that of the path", details={"field": "event_type"})
     project = call.project(body.project_id or call.query(Query).project_id)
     principal = call.principal
     publisher = body.publisher or principal.agent_id

@@ -11,7 +11,8 @@ from api.schemas.base import Form, Identifier, Limit, Query, Timestamp
 
 Ttl = Annotated[int, Meta(ge=1, le=86400, description="seconds")]
 Filter = Annotated[str, Meta(max_length=4096, description="field:value terms, ',' and, '|' or, '!' not, '*' glob")]
-References = Annotated[list[Annotated[str, Meta(max_length=256)]], Meta(max_length=100)]
+Text = Annotated[str, Meta(min_length=1, max_length=256)]
+References = Annotated[list[Text], Meta(max_length=64)]
 Cursor = Annotated[str, Meta(max_length=64, description="a cursor, 'earliest' or 'latest'")]
 
 
@@ -22,13 +23,11 @@ class EventBody(Form, frozen=True, kw_only=True):
     data: dict[str, Any] = msgspec.field(default_factory=dict)
     event_type: Identifier | None = None
     publisher: Identifier | None = None
-    event_id: Identifier | None = None
-    correlation_id: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    event_id: Text | None = None
+    correlation_id: Text | None = None
     ttl_seconds: Ttl = 86400
     priority: Literal["low", "normal", "high"] = "normal"
-    references: Annotated[list[Annotated[str, Meta(max_length=256)]], Meta(max_length=100)] = msgspec.field(
-        default_factory=list
-    )
+    references: Annotated[list[Text], Meta(max_length=64)] = msgspec.field(default_factory=list)
     round: Annotated[int, Meta(ge=0, le=2**31)] | None = None
     project_id: Identifier | None = None
 
@@ -151,7 +150,7 @@ class CloudEvent(Form, frozen=True, kw_only=True):
     """CloudEvents 1.0 in JSON (github.com/cloudevents/spec); ``subject`` or the extension ``topic`` is the topic."""
 
     specversion: Literal["1.0"]
-    id: Identifier
+    id: Text
     source: str
     type: Identifier
     subject: Identifier | None = None

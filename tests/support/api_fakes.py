@@ -102,7 +102,8 @@ class FakeBus:
     async def replay(self, project_id: str, query: EventQuery) -> EventPage:
         matches = compile_query(query)
         events = self.events.get(project_id, [])
-        after = len(events) if query.since == "latest" else int(query.since) if (query.since or "").isdigit() else 0  # type: ignore[arg-type]
+        since = query.since or "earliest"
+        after = len(events) if since == "latest" else int(since) if since.isdigit() else 0
         found = [event for event in events if event.seq > after and matches(event)]
         page = found[: query.limit]
         last = page[-1].cursor if page else str(len(events))
