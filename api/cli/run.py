@@ -174,6 +174,8 @@ def new_issue_id() -> str:
 
 def _watch(session: Session, client: Client, run_id: str, project_id: str, task: str) -> dict[str, Any]:
     """Show the run until it has ended; Ctrl-C cancels it. Returns the run as it ended."""
+    from api.client import ClientError
+
     with RunProgress(session.out, task) as progress:
         watcher = _Watcher(client, run_id, project_id, progress)
         try:
@@ -182,6 +184,11 @@ def _watch(session: Session, client: Client, run_id: str, project_id: str, task:
             session.out.note("cancelling the run; Ctrl-C again ends at once")
             client.cancel_run(run_id, project_id=project_id)
             return watcher.until_end(CANCEL_S)
+        except Exception:
+            # A run that nobody watches any more must not go on, nor be resumed by the next sidecar.
+            with contextlib.suppress(ClientError):
+                client.cancel_run(run_id, project_id=project_id)
+            raise
 
 
 class _Watcher:
@@ -214,7 +221,9 @@ class _Watcher:
             agent_id = step.get("agent_id")
             if not agent_id or self._agents.get(agent_id, {}).get("status") in _FINAL_AGENT:
                 continue
-            self._agents[agent_id] = dict(self._client.agent(agent_id, project_id=self._project_id))
+            record = _find_agent(self._client, agent_id, self._project_id)
+            if record is not None:
+                self._agents[agent_id] = record
 
 
 def read_outcomes(client: Client, run: dict[str, Any], project_id: str | None) -> list[Outcome]:
@@ -222,13 +231,25 @@ def read_outcomes(client: Client, run: dict[str, Any], project_id: str | None) -
     outcomes = []
     for step in run["steps"]:
         agent_id = step.get("agent_id")
-        agent = client.agent(agent_id, project_id=project_id) if agent_id else None
+        agent = _find_agent(client, agent_id, project_id) if agent_id else None
         result_id = agent.get("result_id") if agent else None
         if result_id:
             outcomes.append(outcome_of(client.result(result_id, project_id=project_id)))
         else:
             outcomes.append(missing_outcome(step, agent))
     return outcomes
+
+
+def _find_agent(client: Client, agent_id: str, project_id: str | None) -> dict[str, Any] | None:
+    """The agent's record; None while a step's agent has its id but was not spawned yet."""
+    from api.client import APIError
+
+    try:
+        return dict(client.agent(agent_id, project_id=project_id))
+    except APIError as error:
+        if error.code == "AGT_003":
+            return None
+        raise
 
 
 def store_report(storage: Path, run: dict[str, Any], outcomes: list[Outcome]) -> Path:
