@@ -206,7 +206,7 @@ class Architect:
             if count > _LARGE_FILE_LINES and is_program:
                 hot = self._scores.get(path, 0.0)
                 self._report.add(
-                    "medium" if hot >= _HOT else "low",
+                    "medium" if hot >= _HOT and count > 2 * _LARGE_FILE_LINES else "low",
                     "large-file",
                     f"{count:,} lines in one file"
                     + (f", and it is a hotspot (score {hot:.0f})." if hot >= _HOT else "."),
@@ -222,7 +222,7 @@ class Architect:
         is_very = one.complexity > _VERY_COMPLEX
         where = f"; the file changed in {plural(self._histories[one.path].commits, 'commit')}" if hot >= _HOT else ""
         self._report.add(
-            "high" if is_very and hot >= _HOT else "medium" if is_very or hot >= _HOT else "low",
+            "medium" if is_very and hot >= _HOT else "low",
             "complex-function",
             f"{one.name} has a cyclomatic complexity of {one.complexity} over {one.lines} lines{where}.",
             path=one.path,

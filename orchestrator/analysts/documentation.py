@@ -91,7 +91,7 @@ class Documentation:
             return
         text = (self._tree.text(readme.path) or "").lower()
         wanted = {
-            "how to install it": r"install|pip |npm |cargo |go get|docker|brew|setup|started|quick ?start|clone|documentation",
+            "how to install it": r"install|pip |npm |cargo |go get|docker|brew|setup|started|clone|documentation",
             "how to use it": r"usage|example|quick ?start|started|```|::\s*$|how to|tutorial|guide|documentation",
         }
         missing = [what for what, pattern in wanted.items() if not re.search(pattern, text, re.MULTILINE)]
@@ -312,7 +312,12 @@ class Documentation:
             self._tree, "package.json"
         ).get("version")
         log = next((file for file in self._documents if _HISTORY.search(file.path) and "/" not in file.path), None)
-        if log is not None and isinstance(version, str) and version not in (self._tree.text(log.path) or ""):
+        if (
+            log is not None
+            and isinstance(version, str)
+            and "dev" not in version
+            and version not in (self._tree.text(log.path) or "")
+        ):
             report.add(
                 "info", "changelog-behind", f"{log.path} does not mention the current version {version}.", path=log.path
             )
