@@ -5,40 +5,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from api.client import types
+from api.client.forms import body_of, get, path_of, query_of
 from api.client.request import Answer, Request
 
 #: A task longer than this goes into a body rather than into the URL.
 MAX_TASK_IN_URL = 1000
 #: Seconds that a long poll's answer may come late before it counts as lost.
 POLL_SLACK_S = 15.0
-
-
-def _path(*parts: str) -> str:
-    return "/" + "/".join(quote(part, safe="") for part in parts)
-
-
-def _query(**values: Any) -> dict[str, str]:
-    query: dict[str, str] = {}
-    for name, value in values.items():
-        if value is None:
-            continue
-        query[name.rstrip("_")] = ("true" if value else "false") if isinstance(value, bool) else str(value)
-    return query
-
-
-def _body(**values: Any) -> bytes:
-    return json.dumps({name: value for name, value in values.items() if value is not None}, allow_nan=False).encode()
-
-
-def _get(path: str, **query: Any) -> Request[Any]:
-    return Request("GET", path, Answer.json, _query(**query), is_repeatable=True)
 
 
 def health() -> Request[types.Health]:
@@ -48,7 +27,7 @@ def health() -> Request[types.Health]:
 
 def status() -> Request[types.Status]:
     """Counts of the sidecar."""
-    return _get("/status")
+    return get("/status")
 
 
 def metrics() -> Request[str]:
@@ -58,7 +37,7 @@ def metrics() -> Request[str]:
 
 def openapi() -> Request[types.JSON]:
     """The OpenAPI document."""
-    return _get("/openapi.json")
+    return get("/openapi.json")
 
 
 def refresh_token() -> Request[str]:
@@ -84,21 +63,21 @@ def context(
     project_id: str | None = None,
 ) -> Request[types.Context]:
     """What a role needs of the project for a task."""
-    path = _path("api", "context", issue_id, agent_type)
+    path = path_of("api", "context", issue_id, agent_type)
     if task is not None and len(task) > MAX_TASK_IN_URL:
-        body = _body(task=task, max_bytes=max_bytes, refresh=refresh, project_id=project_id)
+        body = body_of(task=task, max_bytes=max_bytes, refresh=refresh, project_id=project_id)
         return Request("POST", path, Answer.json, body=body, is_repeatable=True)
-    return _get(path, task=task, max_bytes=max_bytes, refresh=refresh, project_id=project_id)
+    return get(path, task=task, max_bytes=max_bytes, refresh=refresh, project_id=project_id)
 
 
 def clear_context(issue_id: str, *, project_id: str | None = None) -> Request[types.Cleared]:
     """Drop an issue's cached contexts. APIError 404 when nothing was cached."""
-    return Request("DELETE", _path("api", "cache", "context", issue_id), Answer.json, _query(project_id=project_id))
+    return Request("DELETE", path_of("api", "cache", "context", issue_id), Answer.json, query_of(project_id=project_id))
 
 
 def search_context(q: str, *, limit: int | None = None, project_id: str | None = None) -> Request[types.JSON]:
     """The project's files that fit a query, best first."""
-    return _get("/api/context/search", q=q, limit=limit, project_id=project_id)
+    return get("/api/context/search", q=q, limit=limit, project_id=project_id)
 
 
 # -- results ----------------------------------------------------------------------------------
@@ -115,7 +94,7 @@ def store_result(
     idempotency_key: str | None = None,
 ) -> Request[types.StoredResult]:
     """Store an outcome durably; a key is made when none is given, so a retry cannot store it twice."""
-    body = _body(
+    body = body_of(
         agent_id=agent_id,
         agent_type=agent_type,
         issue_id=issue_id,
@@ -139,7 +118,7 @@ def results(
     project_id: str | None = None,
 ) -> Request[types.ResultPage]:
     """One page of results; times are RFC 3339."""
-    return _get(
+    return get(
         "/api/results",
         issue_id=issue_id,
         agent_type=agent_type,
@@ -154,7 +133,7 @@ def results(
 
 def result(result_id: str, *, project_id: str | None = None) -> Request[types.Result]:
     """One result."""
-    return _get(_path("api", "results", result_id), project_id=project_id)
+    return get(path_of("api", "results", result_id), project_id=project_id)
 
 
 # -- events -----------------------------------------------------------------------------------
@@ -175,7 +154,7 @@ def publish(
     project_id: str | None = None,
 ) -> Request[types.Published]:
     """Publish an event; an ``event_id`` is made when none is given, so a retry cannot publish it twice."""
-    body = _body(
+    body = body_of(
         event_id=event_id or f"evt-{os.urandom(16).hex()}",
         publisher=publisher,
         topic=topic,
@@ -186,8 +165,8 @@ def publish(
         references=list(references) if references else None,
         round=round,
     )
-    query = _query(project_id=project_id)
-    return Request("POST", _path("api", "events", event_type), Answer.json, query, body, is_repeatable=True)
+    query = query_of(project_id=project_id)
+    return Request("POST", path_of("api", "events", event_type), Answer.json, query, body, is_repeatable=True)
 
 
 def wait_events(
@@ -202,7 +181,7 @@ def wait_events(
     project_id: str | None = None,
 ) -> Request[types.EventPage]:
     """Retained matches at once, else wait up to ``timeout_ms`` for new ones (a long poll)."""
-    query = _query(
+    query = query_of(
         timeout=timeout_ms,
         filter=filter,
         since=since,
@@ -229,7 +208,7 @@ def events(
     project_id: str | None = None,
 ) -> Request[types.EventPage]:
     """Replay retained events, without waiting."""
-    return _get(
+    return get(
         "/api/events",
         type=event_type,
         topic=topic,
@@ -244,13 +223,13 @@ def dead_letters(
     *, limit: int | None = None, cursor: str | None = None, project_id: str | None = None
 ) -> Request[types.JSON]:
     """Deliveries that were given up."""
-    return _get("/api/events/dead-letters", limit=limit, cursor=cursor, project_id=project_id)
+    return get("/api/events/dead-letters", limit=limit, cursor=cursor, project_id=project_id)
 
 
 def redrive(letter_id: str, *, project_id: str | None = None) -> Request[types.JSON]:
     """Deliver a dead letter again."""
-    path = _path("api", "events", "dead-letters", letter_id, "redrive")
-    return Request("POST", path, Answer.json, _query(project_id=project_id), body=b"{}")
+    path = path_of("api", "events", "dead-letters", letter_id, "redrive")
+    return Request("POST", path, Answer.json, query_of(project_id=project_id), body=b"{}")
 
 
 # -- agents -----------------------------------------------------------------------------------
@@ -274,7 +253,7 @@ def spawn(
     correlation_id: str | None = None,
 ) -> Request[types.Spawned]:
     """Start an agent, or queue it. It is not sent again when its answer is lost: that could start two."""
-    body = _body(
+    body = body_of(
         agent_type=agent_type,
         issue_id=issue_id,
         task=task,
@@ -303,7 +282,7 @@ def agents(
     project_id: str | None = None,
 ) -> Request[types.AgentPage]:
     """One page of agents."""
-    return _get(
+    return get(
         "/api/agents",
         status=status,
         agent_type=agent_type,
@@ -316,38 +295,38 @@ def agents(
 
 def agent(agent_id: str, *, project_id: str | None = None) -> Request[types.AgentInfo]:
     """All that is known of one agent."""
-    return _get(_path("api", "agents", agent_id), project_id=project_id)
+    return get(path_of("api", "agents", agent_id), project_id=project_id)
 
 
 def output(
     agent_id: str, stream: str = "stdout", *, since: int = 0, project_id: str | None = None
 ) -> Request[types.Output]:
     """At most 1 MiB of raw output from byte ``since``."""
-    query = _query(stream=stream, since=since, project_id=project_id)
+    query = query_of(stream=stream, since=since, project_id=project_id)
 
     def read(answer: Answer) -> types.Output:
         following = answer.headers.get("x-next-offset")
         return {"data": answer.body, "next_offset": int(following) if following else since + len(answer.body)}
 
-    return Request("GET", _path("api", "agents", agent_id, "output"), read, query, is_repeatable=True)
+    return Request("GET", path_of("api", "agents", agent_id, "output"), read, query, is_repeatable=True)
 
 
 def send_input(
     agent_id: str, text: str, data: Mapping[str, Any] | None = None, *, project_id: str | None = None
 ) -> Request[types.InputReceipt]:
     """Hand a message to a running agent."""
-    body = _body(text=text, data=dict(data) if data is not None else None)
-    path = _path("api", "agents", agent_id, "input")
-    return Request("POST", path, Answer.json, _query(project_id=project_id), body)
+    body = body_of(text=text, data=dict(data) if data is not None else None)
+    path = path_of("api", "agents", agent_id, "input")
+    return Request("POST", path, Answer.json, query_of(project_id=project_id), body)
 
 
 def terminate(
     agent_id: str, *, force: bool | None = None, grace_s: float | None = None, project_id: str | None = None
 ) -> Request[types.AgentInfo]:
     """End an agent; answered when nothing of it is left. ``grace_s`` lies between TERM and KILL."""
-    query = _query(force=force, timeout=grace_s, project_id=project_id)
+    query = query_of(force=force, timeout=grace_s, project_id=project_id)
     timeout_s = 30.0 + (grace_s or 0)
-    return Request("DELETE", _path("api", "agents", agent_id), Answer.json, query, timeout_s=timeout_s)
+    return Request("DELETE", path_of("api", "agents", agent_id), Answer.json, query, timeout_s=timeout_s)
 
 
 # -- runs, profiles, projects, knowledge --------------------------------------------------------
@@ -362,59 +341,59 @@ def create_run(
     project_id: str | None = None,
 ) -> Request[types.Run]:
     """Have an issue worked on by a team."""
-    body = _body(issue_id=issue_id, task=task, workflow=workflow, runtime=runtime, project_id=project_id)
+    body = body_of(issue_id=issue_id, task=task, workflow=workflow, runtime=runtime, project_id=project_id)
     return Request("POST", "/api/runs", Answer.json, body=body)
 
 
 def runs(*, limit: int | None = None, project_id: str | None = None) -> Request[types.RunPage]:
     """Runs, newest first."""
-    return _get("/api/runs", limit=limit, project_id=project_id)
+    return get("/api/runs", limit=limit, project_id=project_id)
 
 
 def run(run_id: str, *, project_id: str | None = None) -> Request[types.Run]:
     """One run with its steps."""
-    return _get(_path("api", "runs", run_id), project_id=project_id)
+    return get(path_of("api", "runs", run_id), project_id=project_id)
 
 
 def approve_run(run_id: str, *, project_id: str | None = None) -> Request[types.Run]:
     """Let a run that waits for approval go on."""
-    path = _path("api", "runs", run_id, "approve")
-    return Request("POST", path, Answer.json, _query(project_id=project_id), b"{}")
+    path = path_of("api", "runs", run_id, "approve")
+    return Request("POST", path, Answer.json, query_of(project_id=project_id), b"{}")
 
 
 def cancel_run(run_id: str, *, project_id: str | None = None) -> Request[types.Run]:
     """End a run and its agents."""
-    path = _path("api", "runs", run_id, "cancel")
-    return Request("POST", path, Answer.json, _query(project_id=project_id), b"{}", timeout_s=60.0)
+    path = path_of("api", "runs", run_id, "cancel")
+    return Request("POST", path, Answer.json, query_of(project_id=project_id), b"{}", timeout_s=60.0)
 
 
 def profiles(*, project_id: str | None = None) -> Request[types.JSON]:
     """Every profile in force."""
-    return _get("/api/profiles", project_id=project_id)
+    return get("/api/profiles", project_id=project_id)
 
 
 def profile(agent_type: str, *, project_id: str | None = None) -> Request[types.JSON]:
     """One profile."""
-    return _get(_path("api", "profiles", agent_type), project_id=project_id)
+    return get(path_of("api", "profiles", agent_type), project_id=project_id)
 
 
 def projects() -> Request[types.JSON]:
     """Registered projects."""
-    return _get("/api/projects")
+    return get("/api/projects")
 
 
 def add_project(project_id: str, path: str) -> Request[types.Project]:
     """Register a directory; the same pair again changes nothing."""
-    body = _body(project_id=project_id, path=path)
+    body = body_of(project_id=project_id, path=path)
     return Request("POST", "/api/projects", Answer.json, body=body, is_repeatable=True)
 
 
 def search_knowledge(q: str, *, limit: int | None = None, project_id: str | None = None) -> Request[types.JSON]:
     """Decisions, findings and warnings of earlier results, best first."""
-    return _get("/api/knowledge/search", q=q, limit=limit, project_id=project_id)
+    return get("/api/knowledge/search", q=q, limit=limit, project_id=project_id)
 
 
 def add_note(text: str, *, issue_id: str | None = None, project_id: str | None = None) -> Request[types.JSON]:
     """Add a note to the project's knowledge."""
-    body = _body(text=text, issue_id=issue_id, project_id=project_id)
+    body = body_of(text=text, issue_id=issue_id, project_id=project_id)
     return Request("POST", "/api/knowledge", Answer.json, body=body)
