@@ -8,6 +8,7 @@ import msgspec
 
 from orchestrator.clock import rfc3339
 from orchestrator.errors import BadRequest
+from orchestrator.events.query import EventPage
 from orchestrator.identifiers import check_identifier
 from orchestrator.models import Event
 
@@ -15,17 +16,6 @@ from orchestrator.models import Event
 CLOUDEVENTS_BATCH = "application/cloudevents-batch+json"
 #: Most types of one query.
 MAX_TYPES = 100
-
-
-class Page(Protocol):
-    """The bus's answer to a wait or a replay."""
-
-    events: list[Event]
-    more_available: bool
-    next_cursor: str
-    timeout: bool
-    gap: bool
-    oldest_cursor: str | None
 
 
 class Encoder(Protocol):
@@ -46,7 +36,7 @@ def parse_types(text: str, field: str) -> tuple[str, ...] | None:
     return None if len(types) < len(parts) else types
 
 
-def render_page(page: Page, bus: Encoder, now: str) -> bytes:
+def render_page(page: EventPage, bus: Encoder, now: str) -> bytes:
     """A page as JSON."""
     tail: dict[str, Any] = {
         "more_available": page.more_available,
@@ -61,7 +51,7 @@ def render_page(page: Page, bus: Encoder, now: str) -> bytes:
     return b'{"events":[' + events + b"]," + msgspec.json.encode(tail)[1:]
 
 
-def render_cloudevents(page: Page, project_id: str) -> bytes:
+def render_cloudevents(page: EventPage, project_id: str) -> bytes:
     """A page's events as a CloudEvents batch."""
     return msgspec.json.encode([to_cloudevent(event, project_id) for event in page.events])
 

@@ -1,28 +1,23 @@
-"""Events as a stream, and the deliveries that were given up."""
+"""Events as a stream."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import msgspec
 
-from api.routes.base import Call, Reply, Route, json_reply
+from api.routes.base import Call, Reply, Route
 from api.routes.event_pages import parse_types
-from api.routes.events import reader_role
+from api.routes.events import topic_role
 from api.routes.sse import EVENT_STREAM, HEARTBEAT, message, stream_reply
-from api.schemas.base import Query
 from api.schemas.events import (
-    DeadLetterPageAnswer,
-    DeadLettersQuery,
-    PurgedAnswer,
-    RedrivenAnswer,
     StreamQuery,
 )
-from orchestrator.clock import rfc3339
 from orchestrator.errors import BadRequest
-from orchestrator.events.query import EventQuery, compile_query
-from orchestrator.models import DeadLetter
-from orchestrator.profiles.permissions import MANAGE_AGENTS, SUBSCRIBE_EVENTS
+from orchestrator.events.query import EventQuery
+from orchestrator.events.stream import EventStream, Gap
+from orchestrator.profiles.permissions import SUBSCRIBE_EVENTS
 
 
 async def stream(call: Call) -> Reply:
@@ -36,59 +31,30 @@ async def stream(call: Call) -> Reply:
         types=parse_types(query.type, "type"),
         topic=query.topic,
         filter=query.filter,
-        since=last_id or query.since or "earliest",
-        role=reader_role(call),
+        since=last_id or query.since,
+        role=topic_role(call),
     )
-    compile_query(asked)  # a bad filter is told as such, not by a stream that breaks off
     events = call.services.bus.stream(project.project_id, asked, subscriber=call.principal.agent_id)
+    try:
+        # Where it begins is fixed before the client learns that it listens: what it publishes next is in the stream.
+        await events.ready()
+    except BaseException:
+        await events.aclose()
+        raise
     return stream_reply(call, _messages(call, events))
 
 
-async def _messages(call: Call, events: AsyncIterator[object]) -> AsyncIterator[bytes]:
+async def _messages(call: Call, events: EventStream) -> AsyncIterator[bytes]:
     bus = call.services.bus
-    async for event in events:
-        if event is None:
-            yield HEARTBEAT
-        else:
-            yield message(bus.encoded(event), event=event.event_type, id=event.cursor)  # type: ignore[attr-defined]
-
-
-async def list_dead_letters(call: Call) -> Reply:
-    """``GET /api/events/dead-letters``."""
-    query = call.query(DeadLettersQuery)
-    project = call.project(query.project_id)
-    letters = await call.services.bus.dead_letters(project.project_id, after=query.cursor, limit=query.limit)
-    views = [_view(call, letter) for letter in letters]
-    next_cursor = letters[-1].id if len(letters) == query.limit else None
-    return json_reply({"dead_letters": views, "next_cursor": next_cursor})
-
-
-def _view(call: Call, letter: DeadLetter) -> dict[str, object]:
-    return {
-        "id": letter.id,
-        "target": letter.target,
-        "reason": letter.reason,
-        "attempts": letter.attempts,
-        "last_error": letter.last_error,
-        "timestamp": rfc3339(letter.created_at),
-        "event": msgspec.Raw(call.services.bus.encoded(letter.event)),
-    }
-
-
-async def redrive(call: Call) -> Reply:
-    """``POST /api/events/dead-letters/{id}/redrive``."""
-    project = call.project(call.query(Query).project_id)
-    letter_id = call.names["letter_id"]
-    await call.services.bus.redrive(project.project_id, letter_id)
-    return json_reply(RedrivenAnswer(id=letter_id, redriven=True, timestamp=call.now()), status=202)
-
-
-async def purge(call: Call) -> Reply:
-    """``DELETE /api/events/dead-letters/{id}``."""
-    project = call.project(call.query(Query).project_id)
-    letter_id = call.names["letter_id"]
-    await call.services.bus.purge(project.project_id, letter_id)
-    return json_reply(PurgedAnswer(id=letter_id, purged=True, timestamp=call.now()))
+    async with aclosing(events):
+        async for event in events:
+            if event is None:
+                yield HEARTBEAT
+            elif isinstance(event, Gap):
+                told = {"gap": True, "oldest_cursor": event.oldest_cursor}
+                yield message(msgspec.json.encode(told), event="gap", id=event.oldest_cursor)
+            else:
+                yield message(bus.encoded(event), event=event.event_type, id=event.cursor)
 
 
 ROUTES = (
@@ -103,36 +69,5 @@ ROUTES = (
         media=EVENT_STREAM,
         codes=("EVT_003",),
         is_waiting=True,
-    ),
-    Route(
-        method="GET",
-        path="/api/events/dead-letters",
-        permission=SUBSCRIBE_EVENTS,
-        handler=list_dead_letters,
-        summary="Deliveries that were given up, oldest first",
-        tag="events",
-        query=DeadLettersQuery,
-        answer=DeadLetterPageAnswer,
-    ),
-    Route(
-        method="POST",
-        path="/api/events/dead-letters/<letter_id>/redrive",
-        permission=MANAGE_AGENTS,
-        handler=redrive,
-        summary="Deliver a dead letter again",
-        tag="events",
-        answer=RedrivenAnswer,
-        status=202,
-        codes=("REQ_003",),
-    ),
-    Route(
-        method="DELETE",
-        path="/api/events/dead-letters/<letter_id>",
-        permission=MANAGE_AGENTS,
-        handler=purge,
-        summary="Remove a dead letter",
-        tag="events",
-        answer=PurgedAnswer,
-        codes=("REQ_003",),
     ),
 )

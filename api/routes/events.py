@@ -7,7 +7,6 @@ from api.errors import Stopping
 from api.routes.base import Call, Reply, Route, json_reply
 from api.routes.event_pages import (
     CLOUDEVENTS_BATCH,
-    Page,
     parse_types,
     render_cloudevents,
     render_page,
@@ -18,7 +17,7 @@ from api.schemas.base import Query
 from api.schemas.events import CloudEvent, EventBody, EventPageAnswer, PublishedAnswer, ReplayQuery, WaitQuery
 from orchestrator.clock import rfc3339
 from orchestrator.errors import BadEvent, BadRequest, NotPermitted
-from orchestrator.events.query import EventQuery
+from orchestrator.events.query import EventPage, EventQuery
 from orchestrator.models import EventDraft
 from orchestrator.profiles.permissions import PUBLISH_EVENTS, SUBSCRIBE_EVENTS
 
@@ -49,6 +48,7 @@ async def publish(call: Call) -> Reply:
             references=tuple(body.references),
             round=body.round,
         ),
+        role=topic_role(call),
     )
     event = published.event
     return json_reply(
@@ -94,7 +94,7 @@ async def wait(call: Call) -> Reply:
         timeout_s=query.timeout / 1000,
         consumer=query.consumer,
         ack=query.ack,
-        role=reader_role(call),
+        role=topic_role(call),
     )
     try:
         with call.waiters.hold():
@@ -104,7 +104,7 @@ async def wait(call: Call) -> Reply:
     return _page_reply(call, page, project.project_id)
 
 
-def reader_role(call: Call) -> str | None:
+def topic_role(call: Call) -> str | None:
     """The role that a project's topic rules are applied to; an operator reads every topic."""
     return None if call.principal.is_admin else call.principal.agent_type
 
@@ -120,12 +120,12 @@ async def replay(call: Call) -> Reply:
         since=query.since,
         limit=query.limit,
         timeout_s=0.0,
-        role=reader_role(call),
+        role=topic_role(call),
     )
     return _page_reply(call, await call.services.bus.replay(project.project_id, asked), project.project_id)
 
 
-def _page_reply(call: Call, page: Page, project_id: str) -> Reply:
+def _page_reply(call: Call, page: EventPage, project_id: str) -> Reply:
     if wants_cloudevents(call.header(b"accept")):
         more = "true" if page.more_available else "false"
         headers = (("X-Next-Cursor", page.next_cursor), ("X-More-Available", more))

@@ -146,6 +146,26 @@ class PurgedAnswer(Form, frozen=True, kw_only=True):
     timestamp: Timestamp
 
 
+class FilterQuery(Query, frozen=True, kw_only=True):
+    """Which dead letters, by their event; empty is all."""
+
+    filter: Filter = ""
+
+
+class SeveralAnswer(Form, frozen=True, kw_only=True):
+    """How many dead letters it concerned."""
+
+    count: int
+    timestamp: Timestamp
+
+
+class ConsumersAnswer(Form, frozen=True, kw_only=True):
+    """Durable readers; ``lag`` counts the events that they have not acknowledged."""
+
+    consumers: list[dict[str, Any]]
+    timestamp: Timestamp
+
+
 class CloudEvent(Form, frozen=True, kw_only=True):
     """CloudEvents 1.0 in JSON (github.com/cloudevents/spec); ``subject`` or the extension ``topic`` is the topic."""
 

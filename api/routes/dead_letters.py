@@ -1,0 +1,182 @@
+"""Deliveries that were given up, and the durable readers of the log."""
+
+from __future__ import annotations
+
+import msgspec
+
+from api.routes.base import Call, Reply, Route, json_reply
+from api.schemas.base import Query
+from api.schemas.events import (
+    ConsumersAnswer,
+    DeadLetterAnswer,
+    DeadLetterPageAnswer,
+    DeadLettersQuery,
+    FilterQuery,
+    PurgedAnswer,
+    RedrivenAnswer,
+    SeveralAnswer,
+)
+from orchestrator.clock import rfc3339
+from orchestrator.models import DeadLetter
+from orchestrator.profiles.permissions import MANAGE_AGENTS, SUBSCRIBE_EVENTS
+
+
+async def list_dead_letters(call: Call) -> Reply:
+    """``GET /api/events/dead-letters``."""
+    query = call.query(DeadLettersQuery)
+    project = call.project(query.project_id)
+    letters = await call.services.bus.dead_letters(project.project_id, after=query.cursor, limit=query.limit)
+    views = [_view(call, letter) for letter in letters]
+    next_cursor = letters[-1].id if len(letters) == query.limit else None
+    return json_reply({"dead_letters": views, "next_cursor": next_cursor})
+
+
+def _view(call: Call, letter: DeadLetter) -> dict[str, object]:
+    return {
+        "id": letter.id,
+        "target": letter.target,
+        "reason": letter.reason,
+        "attempts": letter.attempts,
+        "last_error": letter.last_error,
+        "timestamp": rfc3339(letter.created_at),
+        "event": msgspec.Raw(call.services.bus.encoded(letter.event)),
+    }
+
+
+async def redrive(call: Call) -> Reply:
+    """``POST /api/events/dead-letters/{id}/redrive``."""
+    project = call.project(call.query(Query).project_id)
+    letter_id = call.names["letter_id"]
+    await call.services.bus.redrive(project.project_id, letter_id)
+    return json_reply(RedrivenAnswer(id=letter_id, redriven=True, timestamp=call.now()), status=202)
+
+
+async def purge(call: Call) -> Reply:
+    """``DELETE /api/events/dead-letters/{id}``."""
+    project = call.project(call.query(Query).project_id)
+    letter_id = call.names["letter_id"]
+    await call.services.bus.purge(project.project_id, letter_id)
+    return json_reply(PurgedAnswer(id=letter_id, purged=True, timestamp=call.now()))
+
+
+async def show_dead_letter(call: Call) -> Reply:
+    """``GET /api/events/dead-letters/{id}``."""
+    project = call.project(call.query(Query).project_id)
+    return json_reply(_view(call, await call.services.bus.letters.get(project.project_id, call.names["letter_id"])))
+
+
+async def redrive_matching(call: Call) -> Reply:
+    """``POST /api/events/dead-letters/redrive``: those whose event matches a filter, or all."""
+    query = call.query(FilterQuery)
+    project = call.project(query.project_id)
+    bus = call.services.bus
+    redriven = await bus.letters.redrive_matching(project.project_id, query.filter or None)
+    bus.on_redrive()
+    return json_reply(SeveralAnswer(count=len(redriven), timestamp=call.now()), status=202)
+
+
+async def purge_matching(call: Call) -> Reply:
+    """``DELETE /api/events/dead-letters``: those whose event matches a filter, or all."""
+    query = call.query(FilterQuery)
+    project = call.project(query.project_id)
+    count = await call.services.bus.letters.purge_matching(project.project_id, query.filter or None)
+    return json_reply(SeveralAnswer(count=count, timestamp=call.now()))
+
+
+async def list_consumers(call: Call) -> Reply:
+    """``GET /api/events/consumers``: durable readers with their lag."""
+    project = call.project(call.query(Query).project_id)
+    consumers = []
+    for state in await call.services.bus.consumers(project.project_id):
+        consumer = state.consumer
+        consumers.append(
+            {
+                "consumer": consumer.name,
+                "event_type": consumer.event_type,
+                "acked_cursor": str(consumer.acked),
+                "delivered_cursor": str(consumer.delivered),
+                "redeliveries": consumer.redeliveries,
+                "lag": state.lag,
+                "outstanding": state.outstanding,
+                "overdue": state.is_overdue,
+                "updated_at": rfc3339(consumer.updated_at),
+            }
+        )
+    return json_reply({"consumers": consumers, "timestamp": call.now()})
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/api/events/dead-letters",
+        permission=SUBSCRIBE_EVENTS,
+        handler=list_dead_letters,
+        summary="Deliveries that were given up, oldest first",
+        tag="events",
+        query=DeadLettersQuery,
+        answer=DeadLetterPageAnswer,
+    ),
+    Route(
+        method="POST",
+        path="/api/events/dead-letters/<letter_id>/redrive",
+        permission=MANAGE_AGENTS,
+        handler=redrive,
+        summary="Deliver a dead letter again",
+        tag="events",
+        answer=RedrivenAnswer,
+        status=202,
+        codes=("REQ_003",),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/events/dead-letters/<letter_id>",
+        permission=MANAGE_AGENTS,
+        handler=purge,
+        summary="Remove a dead letter",
+        tag="events",
+        answer=PurgedAnswer,
+        codes=("REQ_003",),
+    ),
+    Route(
+        method="GET",
+        path="/api/events/dead-letters/<letter_id>",
+        permission=SUBSCRIBE_EVENTS,
+        handler=show_dead_letter,
+        summary="One dead letter",
+        tag="events",
+        answer=DeadLetterAnswer,
+        codes=("REQ_003",),
+    ),
+    Route(
+        method="POST",
+        path="/api/events/dead-letters/redrive",
+        permission=MANAGE_AGENTS,
+        handler=redrive_matching,
+        summary="Deliver all dead letters again, or those whose event matches a filter",
+        tag="events",
+        query=FilterQuery,
+        answer=SeveralAnswer,
+        status=202,
+        codes=("EVT_003",),
+    ),
+    Route(
+        method="DELETE",
+        path="/api/events/dead-letters",
+        permission=MANAGE_AGENTS,
+        handler=purge_matching,
+        summary="Remove all dead letters, or those whose event matches a filter",
+        tag="events",
+        query=FilterQuery,
+        answer=SeveralAnswer,
+        codes=("EVT_003",),
+    ),
+    Route(
+        method="GET",
+        path="/api/events/consumers",
+        permission=SUBSCRIBE_EVENTS,
+        handler=list_consumers,
+        summary="Durable readers with their lag",
+        tag="events",
+        answer=ConsumersAnswer,
+    ),
+)
