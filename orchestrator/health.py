@@ -54,8 +54,7 @@ class Reporter:
         self._metrics = metrics
         self._clock = clock
         self._started = clock.monotonic()
-        self._process = psutil.Process()
-        self._process.cpu_percent()  # the first call only sets the mark that later ones measure from
+        self._meter = Meter(directory)
         self._size = (float("-inf"), 0)
 
     async def health(self) -> JSON:
@@ -63,7 +62,7 @@ class Reporter:
         storage = await self._storage.check()
         pool = self._pool.stats()
         bus = self._bus.stats()
-        disk_mb = await asyncio.to_thread(_free_mb, self._directory)
+        memory_mb, cpu_percent, disk_mb = await asyncio.to_thread(self._meter.read)
         storage_state = str(storage.get("status", "failed"))
         pool_state = "ok" if pool.workers > 0 else "failed"
         bus_state = "ok" if storage_state != "failed" else "failed"
@@ -84,8 +83,8 @@ class Reporter:
                 "storage": storage_state,
                 "event_bus": bus_state,
                 "pool": pool_state,
-                "memory_usage_mb": round(self._process.memory_info().rss / 2**20, 1),
-                "cpu_usage_percent": self._process.cpu_percent(),
+                "memory_usage_mb": memory_mb,
+                "cpu_usage_percent": cpu_percent,
                 "active_agents": pool.running,
                 "event_queue_size": bus.queue_depth,
                 "disk_space_available_mb": disk_mb,
@@ -167,8 +166,20 @@ class Reporter:
         metrics.counter_from("sidecar_cache_misses", "Contexts built anew.", lambda: context.stats().misses)
 
 
-def _free_mb(directory: Path) -> int:
-    try:
-        return shutil.disk_usage(directory).free // 2**20
-    except OSError:
-        return 0
+class Meter:
+    """Measures this process and its disk; reads files, so call it in a thread."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._process: psutil.Process | None = None
+
+    def read(self) -> tuple[float, float, int]:
+        """Resident memory in MB, CPU use in percent of a core since the last call, free disk in MB."""
+        if self._process is None:
+            self._process = psutil.Process()
+        cpu_percent = self._process.cpu_percent()
+        try:
+            free_mb = shutil.disk_usage(self._directory).free // 2**20
+        except OSError:
+            free_mb = 0
+        return round(self._process.memory_info().rss / 2**20, 1), cpu_percent, free_mb

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from orchestrator.clock import Clock, SystemClock
@@ -47,18 +48,29 @@ class ProjectService:
 
     Args:
         store: where they are kept.
+        on_added: told of each project before it can be used, those that were registered earlier too.
+
+    Attributes:
         default_id: the project of requests that name none; None until one is added.
     """
 
-    def __init__(self, store: ProjectStore, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        store: ProjectStore,
+        *,
+        on_added: Callable[[Project], Awaitable[None]] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._store = store
+        self._on_added = on_added
         self._clock = clock or SystemClock()
         self._projects: dict[str, Project] = {}
         self.default_id: str | None = None
 
     async def start(self, given: list[tuple[str | None, str]]) -> None:
         """Load what is registered, add ``given`` (id or None, path); the first given one is the default."""
-        self._projects = {project.project_id: project for project in await self._store.list_projects()}
+        for project in await self._store.list_projects():
+            await self._take(project)
         for project_id, path in given:
             real = await asyncio.to_thread(_given_directory, path)
             added = await self.add(project_id or self._free_id(real), str(real), is_replacing=True)
@@ -110,6 +122,11 @@ class ProjectService:
             )
         project = Project(project_id=project_id, path=str(real), created_at=self._clock.now())
         await self._store.put_project(project)
-        self._projects[project_id] = project
+        await self._take(project)
         self.default_id = self.default_id or project_id
         return project
+
+    async def _take(self, project: Project) -> None:
+        if self._on_added is not None:
+            await self._on_added(project)
+        self._projects[project.project_id] = project

@@ -25,16 +25,17 @@ from orchestrator.agents.restarts import RestartIntensity
 from orchestrator.agents.service import AgentService
 from orchestrator.audit import AuditLog
 from orchestrator.clock import Clock, SystemClock
-from orchestrator.config import Settings
+from orchestrator.config import Settings, user_config_path
 from orchestrator.context.engine import ContextEngine
 from orchestrator.errors import UnknownAgentType
 from orchestrator.events.bus import EventBus
 from orchestrator.events.mirror import LogMirror
 from orchestrator.health import Reporter
 from orchestrator.metrics import Metrics
-from orchestrator.models import JSON, Event, EventDraft
+from orchestrator.models import JSON, Event, EventDraft, Project
 from orchestrator.privacy import make_private_directory
 from orchestrator.profiles.catalogue import Profiles
+from orchestrator.profiles.sources import user_directories
 from orchestrator.projects import ProjectService
 from orchestrator.results import ResultService
 from orchestrator.retention import Sweeper
@@ -45,6 +46,8 @@ from orchestrator.workspaces import Workspaces
 
 #: Modules that the parent of warm Python agents imports once.
 PRELOADED = ("agentpool.agent", "orchestrator.analysts.preload")
+#: Seconds after which profiles are read again where no watch is possible.
+PROFILE_CHECK_S = 60.0
 #: Seconds of grace that agents have when the sidecar stops.
 STOP_GRACE_S = 5.0
 log = structlog.get_logger(__name__)
@@ -87,13 +90,18 @@ class Supervisor:
         agents_dir = directory / "agents"
         self._agents_dir = agents_dir
         self.storage = SqliteStorage(directory)
-        self.profiles = Profiles()
-        self.projects = ProjectService(self.storage, clock=clock)
+        environ = os.environ if environ is None else environ
+        # The watch below keeps them fresh; a look at the disk from the event loop is only the last resort.
+        self.profiles = Profiles(
+            user=user_directories(Path(environ.get("HOME", "/")), user_config_path(environ).parent),
+            check_interval_s=PROFILE_CHECK_S,
+        )
+        self.projects = ProjectService(self.storage, on_added=self._prepare_project, clock=clock)
         self.bus = EventBus(
             self.storage,
             settings.events,
             clock=clock,
-            mirror=LogMirror(directory / "events", max_bytes=settings.events.log_file_bytes),
+            mirror=LogMirror(directory / "events", settings.events),
         )
         self.context = ContextEngine(
             self.profiles,
@@ -122,7 +130,7 @@ class Supervisor:
             workspaces=Workspaces(agents_dir, directory / "worktrees"),
             minter=minter,
             settings=settings.pool,
-            environ=os.environ if environ is None else environ,
+            environ=environ,
         )
         self._feeds = EventFeeds(self.bus, self.pool, self.registry)
         self._lives = AgentLives(
@@ -198,7 +206,11 @@ class Supervisor:
         stack.callback(self.audit.close)
         await self.storage.open()
         stack.push_async_callback(self.storage.close)
+        await self.profiles.prepare()
         await self.projects.start(self._given_projects)
+        watching = asyncio.create_task(self.profiles.watch(), name="profiles")
+        self._watch(watching)
+        stack.push_async_callback(_cancel, watching)
         await self.bus.start()
         stack.push_async_callback(self.bus.stop)
         await self.results.recover()
@@ -258,6 +270,9 @@ class Supervisor:
     ) -> None:
         """Stop everything in the opposite order, each step bounded."""
         await self._stack.aclose()
+
+    async def _prepare_project(self, project: Project) -> None:
+        await self.profiles.prepare(project.path)
 
     async def _publish(self, project_id: str, draft: EventDraft) -> Event:
         return (await self.bus.publish(project_id, draft)).event

@@ -12,6 +12,7 @@ import random
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import nullcontext
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.chaos_seed = str(random.SystemRandom().randrange(1, 1_000_000))
     config.addinivalue_line("markers", "allow_blocking(reason): a library blocks the loop in this test; why it may")
     config.addinivalue_line("markers", "allow_leaks(reason): this test leaves something behind; why it may")
+    # multiprocessing keeps one such process for the life of ours; started here, no test is blamed for it.
+    resource_tracker.ensure_running()
 
 
 # -- async tests ------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ class AgentService:
 
         Raises BadRequest, NotFound (project), UnknownAgentType, PoolSaturated, SpawnFailed (nothing is left).
         """
-        profile = self.check(request)
+        profile = await self.check(request)
         if request.command is not None:
             request = msgspec.structs.replace(
                 request, runtime=request.runtime or "jsonl", restart=request.restart or "never"
@@ -106,12 +106,13 @@ class AgentService:
         self._metrics.agents_spawned.inc()
         return await self._start(live)
 
-    def check(self, request: SpawnRequest) -> Profile:
+    async def check(self, request: SpawnRequest) -> Profile:
         """The role of a request that could be spawned now; raises what ``spawn`` would for its form."""
         project = self._projects.get(request.project_id)
         profile = self._profiles.get(request.agent_type, project.path)
         check_request(request, profile)
-        self._launcher.check_command(request, profile)
+        if command_of(request, profile)[0] != "python":
+            await asyncio.to_thread(self._launcher.check_command, request, profile)
         return profile
 
     def _enqueue(self, live: LiveAgent) -> None:

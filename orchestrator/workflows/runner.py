@@ -85,7 +85,7 @@ class RunService:
             runtime=runtime,
         )
         for step in steps:
-            self._agents.check(_request(run, step))
+            await self._agents.check(_request(run, step))
         await self._store.put_run(run)
         self._runs[run.run_id] = run
         await self._tell(run, "run_started", "started", {"workflow": workflow, "steps": len(steps)})
