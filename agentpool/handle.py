@@ -137,6 +137,7 @@ class WorkerHandle:
         """End a hung worker so that it leaves a traceback, then for good."""
         if self._process is not None and self._process.pid is not None and self._process.exitcode is None:
             os.kill(self._process.pid, signal.SIGABRT)
+            os.kill(self._process.pid, signal.SIGCONT)  # a stopped process takes no other signal before this one
             await asyncio.to_thread(self._process.join, TRACE_WAIT_S)
         self._lose("hung")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
 from agentpool.platforms import IS_LINUX
 
@@ -37,6 +39,9 @@ class OutputLog:
         self._record_dir = record_dir
         self._stream = stream
         self._fd = os.open(log_path(record_dir, stream), flags, 0o600)
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            os.close(self._fd)
+            raise OSError(errno.EINVAL, f"{stream}.log is not a regular file")  # a planted FIFO would block us
         os.fchmod(self._fd, 0o600)
         self.start = os.lseek(self._fd, 0, os.SEEK_END)
         self.position = self.start

@@ -65,10 +65,17 @@ class Bench:
             await ticket.ready()
             return await self.pool.launch(spec)
 
-    async def run(self, agent_id: str, *steps: Step, argv: tuple[str, ...] | None = None, **fields: Any) -> AgentExited:
+    async def run(
+        self,
+        agent_id: str,
+        *steps: Step,
+        argv: tuple[str, ...] | None = None,
+        timeout_s: float = TIMEOUT_S,
+        **fields: Any,
+    ) -> AgentExited:
         """Start an agent and wait for its end."""
         await self.launch(agent_id, *steps, argv=argv, **fields)
-        return await self.exited(agent_id)
+        return await self.exited(agent_id, timeout_s=timeout_s)
 
     async def exited(self, agent_id: str, *, timeout_s: float = TIMEOUT_S) -> AgentExited:
         """Wait for an agent's end."""
@@ -147,7 +154,24 @@ def descriptors_of(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def worker_keeping(pool: LocalPool, pid: int) -> int:
+def worker_keeping(pid: int) -> int:
     """The worker that is the parent of an agent's process."""
-    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-        return int(file.read().rpartition(")")[2].split()[1])
+    stat = stat_of(pid)
+    assert stat is not None, f"no process {pid}"
+    return stat[1]
+
+
+def stat_of(pid: int) -> tuple[str, int] | None:
+    """State letter and parent of a process; None when there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return fields[0], int(fields[1])
+
+
+def is_living(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    stat = stat_of(pid)
+    return stat is not None and stat[0] not in "ZX"
