@@ -52,7 +52,7 @@ def make_config(settings: ServerSettings, listener: Listener, *, drain_s: float)
     config.ssl_handshake_timeout = IDLE_S
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
-    config.loglevel = "WARNING"
+    config.errorlog.setLevel(logging.WARNING)  # it would tell on its own where it listens
     config.certfile = settings.certificate
     config.keyfile = settings.private_key
     return config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import structlog
@@ -25,20 +26,26 @@ class AuditLog:
         self._file_bytes = file_bytes
         self._clock = clock or SystemClock()
         self._descriptor: int | None = None
+        # Lines come from threads, so that a slow disk does not stop the event loop.
+        self._lock = threading.Lock()
 
     def record(self, action: str, *, subject: str, project_id: str | None = None, **facts: str | int | bool) -> None:
         """Note one deed. ``subject`` is the token's ``sub``; ``facts`` hold ids, never contents or secrets."""
         line = {"timestamp": rfc3339(self._clock.now()), "action": action, "subject": subject}
         entry = {**line, "project_id": project_id, **facts}
         try:
-            if self._descriptor is None:
-                self._open()
-            assert self._descriptor is not None
-            os.write(self._descriptor, json.dumps(entry, ensure_ascii=True).encode() + b"\n")
-            if os.fstat(self._descriptor).st_size > self._file_bytes:
-                self._rotate()
+            with self._lock:
+                self._append(json.dumps(entry, ensure_ascii=True).encode() + b"\n")
         except OSError as error:
             log.warning("audit_line_lost", action=action, reason=error.strerror)
+
+    def _append(self, line: bytes) -> None:
+        if self._descriptor is None:
+            self._open()
+        assert self._descriptor is not None
+        os.write(self._descriptor, line)
+        if os.fstat(self._descriptor).st_size > self._file_bytes:
+            self._rotate()
 
     def _open(self) -> None:
         make_private_directory(self._path.parent)

@@ -50,6 +50,8 @@ async def spawn(call: Call) -> Reply:
         )
     )
     record = spawned.record
+    call.facts["agent_id"] = record.agent_id
+    call.facts["agent_type"] = record.agent_type
     return json_reply(
         SpawnedAnswer(
             agent_id=record.agent_id,
@@ -129,6 +131,7 @@ ROUTES = (
         path="/api/agents/spawn",
         permission=SPAWN_AGENTS,
         handler=spawn,
+        is_audited=True,
         summary="Spawn an agent, or queue it",
         tag="agents",
         body=SpawnBody,
@@ -172,6 +175,7 @@ ROUTES = (
         path=_ONE,
         permission=MANAGE_AGENTS,
         handler=terminate,
+        is_audited=True,
         summary="End an agent; answered when nothing of it is left",
         tag="agents",
         query=TerminateQuery,
@@ -184,6 +188,7 @@ ROUTES = (
         path=f"{_ONE}/input",
         permission=MANAGE_AGENTS,
         handler=send_input,
+        is_audited=True,
         summary="Hand a message to a running agent",
         tag="agents",
         body=InputBody,

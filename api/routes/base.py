@@ -63,6 +63,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         is_waiting: holds its answer back (long poll, stream): its time is no measure of speed.
         is_project_bound: acts on a project's things.
         takes_cloudevents: also reads ``application/cloudevents+json``.
+        is_audited: who did it goes to the audit log.
     """
 
     method: str
@@ -81,6 +82,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     is_waiting: bool = False
     is_project_bound: bool = True
     takes_cloudevents: bool = False
+    is_audited: bool = False
 
 
 class Call:
@@ -94,6 +96,7 @@ class Call:
         authority: over tokens.
         documents: about the API.
         waiters: for handlers that wait.
+        facts: what the audit log is to say beside the path's names; ids only.
     """
 
     __slots__ = (
@@ -102,6 +105,7 @@ class Call:
         "authority",
         "clock",
         "documents",
+        "facts",
         "info",
         "names",
         "route",
@@ -124,6 +128,7 @@ class Call:
         clock: Clock,
     ) -> None:
         self.authority = authority
+        self.facts: dict[str, str] = {}
         self.documents = documents
         self.route = route
         self.services = services
@@ -160,6 +165,12 @@ class Call:
         ``named`` is what body or query say. A caller that names another project than its token's is refused
         (NotPermitted) unless it is an operator; one that is not registered is NotFound.
         """
+        project = self._project(named)
+        if self.route.is_audited:
+            self.facts["project_id"] = project.project_id
+        return project
+
+    def _project(self, named: str | None) -> Project:
         principal = self.principal
         projects = self.services.projects
         if named is None or named == principal.project_id:

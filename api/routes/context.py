@@ -99,6 +99,7 @@ ROUTES = (
         path="/api/cache/context/<issue_id>",
         permission=CLEAR_CACHE,
         handler=clear_context,
+        is_audited=True,
         summary="Drop an issue's cached contexts",
         tag="context",
         answer=ClearedAnswer,

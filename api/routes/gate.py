@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+
 import structlog
 
 from api.asgi import RequestInfo
@@ -51,22 +54,31 @@ class Gate:
                     check_identifier(value, name)
             if info.body and not route.takes_cloudevents:
                 _refuse_cloudevents(info)
-            return await route.handler(
-                Call(
-                    route=route,
-                    services=self._services,
-                    principal=principal,
-                    names=names,
-                    info=info,
-                    query_string=query_string,
-                    authority=self._authority,
-                    waiters=self._waiters,
-                    documents=self._documents,
-                    clock=self._clock,
-                )
+            call = Call(
+                route=route,
+                services=self._services,
+                principal=principal,
+                names=names,
+                info=info,
+                query_string=query_string,
+                authority=self._authority,
+                waiters=self._waiters,
+                documents=self._documents,
+                clock=self._clock,
             )
+            reply = await route.handler(call)
+            if route.is_audited:
+                await self._audit(call)
+            return reply
         except Exception as error:  # noqa: BLE001 - the edge of a request
             return self.refusal(error, info)
+
+    async def _audit(self, call: Call) -> None:
+        facts = {**call.names, **call.facts, "request_id": call.info.id}
+        record = partial(
+            self._services.audit.record, call.route.handler.__name__, subject=call.principal.agent_id, **facts
+        )
+        await asyncio.to_thread(record)
 
     async def _admit(self, route: Route, info: RequestInfo) -> Principal:
         authorization = info.headers.get(b"authorization")

@@ -116,6 +116,7 @@ ROUTES = (
         path="/api/tokens/refresh",
         permission=ANY_TOKEN,
         handler=refresh,
+        is_audited=True,
         summary="A new token for one in the last minutes of its life",
         tag="tokens",
         answer=TokenAnswer,

@@ -56,6 +56,7 @@ async def add_project(call: Call) -> Reply:
     """``POST /api/projects``."""
     body = call.body(ProjectBody)
     project = await call.services.projects.add(body.project_id, body.path)
+    call.facts["project_id"] = project.project_id
     return json_reply(_project(call, project), status=201)
 
 
@@ -113,6 +114,7 @@ ROUTES = (
         path="/api/projects",
         permission=ADMIN,
         handler=add_project,
+        is_audited=True,
         summary="Register a project's directory",
         tag="projects",
         body=ProjectBody,

@@ -26,6 +26,7 @@ async def create_run(call: Call) -> Reply:
         workflow=body.workflow,
         runtime=body.runtime,
     )
+    call.facts["run_id"] = run.run_id
     return json_reply(view_of(run), status=201, headers=(("Location", f"/api/runs/{run.run_id}"),))
 
 
@@ -72,6 +73,7 @@ ROUTES = (
         path="/api/runs",
         permission=SPAWN_AGENTS,
         handler=create_run,
+        is_audited=True,
         summary="Have an issue worked on by a team",
         tag="runs",
         body=RunBody,
@@ -113,6 +115,7 @@ ROUTES = (
         path=f"{_ONE}/cancel",
         permission=MANAGE_AGENTS,
         handler=cancel_run,
+        is_audited=True,
         summary="End a run and its agents",
         tag="runs",
         answer=RunAnswer,

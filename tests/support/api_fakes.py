@@ -17,6 +17,7 @@ from api.auth.keys import KeyRing
 from api.routes.waiters import Waiters
 from orchestrator.agents.base import InputReceipt, Spawned
 from orchestrator.agents.view import full_view, short_view
+from orchestrator.audit import AuditLog
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.config import RateLimitSettings, Settings
 from orchestrator.context.models import BuiltContext, Cleared, ContextRequest
@@ -272,6 +273,7 @@ class FakeServices:
         self.settings = settings
         self.storage = SqliteStorage(directory)
         self.metrics = Metrics()
+        self.audit = AuditLog(directory / "audit.log")
         self.projects = ProjectService(self.storage)
         self.profiles = Profiles()
         self.bus = FakeBus()
@@ -366,4 +368,5 @@ async def api_world(
         app = create_app(services, authority, version="1.2.3", waiters=waiters, clock=clock)  # type: ignore[arg-type]
         yield ApiWorld(app, services, authority, waiters, keys)
     finally:
+        services.audit.close()
         await services.storage.close()
