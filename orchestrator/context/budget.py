@@ -1,15 +1,23 @@
-"""Budget: which files go in whole, which as excerpts, and what is left out and why. Pure."""
+"""Budget: which files go in whole, which as excerpts, and what is left out and why. Pure.
+
+The blocks of the best files compete for the budget. A block's worth is the chance that the task's change lies
+in it: the chance of its file (falling with the file's score) times its share in the file (by how well it
+matches, and its size). Blocks are taken by worth per byte, the classic greedy answer to the knapsack problem
+(Dantzig 1957), so that the sum of the chances within the budget is near its maximum.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from orchestrator.context.excerpts import View, score_blocks
+from orchestrator.context.excerpts import View
 from orchestrator.context.rank import Ranked
 
 Ranges = tuple[tuple[int, int], ...]
+#: An opened file with the scores of its blocks, or why it cannot be shown.
+Candidate = tuple[View, list[float]] | str
 
 
 class Chosen(msgspec.Struct, frozen=True):
@@ -29,67 +37,125 @@ class Selection(msgspec.Struct, frozen=True):
     is_truncated: bool
 
 
-#: A file larger than this share of the budget is given as excerpts.
-_WHOLE_SHARE = 8
+class Packing(msgspec.Struct, frozen=True, kw_only=True):
+    """How blocks are valued; see ``docs/discussion/context.md`` for what each is worth.
+
+    Attributes:
+        sharpness: exponent on a file's score relative to the best one's.
+        floor: worth of a block that matches nothing, relative to the file's best block.
+        least_bytes: a block counts with at least so many bytes, lest crumbs win.
+    """
+
+    sharpness: float = 3.5
+    floor: float = 0.1
+    least_bytes: int = 200
+
+
+PACKING = Packing()
+#: A file of whose bytes this share was chosen goes in whole when it fits.
+_NEARLY_WHOLE = 0.8
+_CRUMB = 64
 
 
 def select(
-    ranked: Iterable[Ranked],
+    ranked: Sequence[Ranked],
+    candidates: Mapping[str, Candidate],
     budget: int,
-    terms: list[tuple[bytes, float]],
     open_file: Callable[[Ranked], View | str],
+    packing: Packing = PACKING,
 ) -> Selection:
-    """Fill ``budget`` bytes with the best files.
+    """Fill ``budget`` bytes with the most promising blocks and files, files in the order of ``ranked``.
 
-    ``open_file`` gives a file's view, or the reason why it cannot be shown. Files that do not fit are passed
-    over and later ones tried (dense packing).
+    ``candidates``: by path the files whose blocks compete; ``open_file`` gives a further file's view, or the
+    reason why it cannot be shown.
     """
-    chosen: list[Chosen] = []
-    omitted: list[tuple[str, str]] = []
+    competing = {n: candidates[item.facts.path] for n, item in enumerate(ranked) if item.facts.path in candidates}
+    views = {n: entry for n, entry in competing.items() if not isinstance(entry, str)}
+    refused = {n: entry for n, entry in competing.items() if isinstance(entry, str)}
+    blocks, left = _pick(ranked, views, budget, packing)
+    chosen: dict[int, Chosen] = {}
+    for number, (view, _) in views.items():
+        picked = blocks.get(number)
+        if picked is None and view.lines.count:
+            continue
+        chosen[number], left = _joined(ranked[number], view, picked or [], left)
+    for number in range(len(ranked)):
+        if left < _CRUMB:
+            break
+        if number not in competing:
+            left = _whole(ranked, number, left, open_file, chosen, refused)
+    omitted = [
+        (item.facts.path, refused.get(number, "budget")) for number, item in enumerate(ranked) if number not in chosen
+    ]
+    is_cut = any(pick.ranges is not None for pick in chosen.values())
+    return Selection(
+        [chosen[number] for number in sorted(chosen)],
+        omitted,
+        is_cut or any(reason == "budget" for _, reason in omitted),
+    )
+
+
+def _pick(
+    ranked: Sequence[Ranked], views: Mapping[int, tuple[View, list[float]]], budget: int, packing: Packing
+) -> tuple[dict[int, list[int]], int]:
+    """Blocks by file as worth per byte has it, and the bytes left."""
+    best = max((ranked[number].score for number in views), default=0.0) or 1.0
+    candidates: list[tuple[float, int, int]] = []
+    for number, (view, scores) in views.items():
+        chance = max(ranked[number].score / best, 1e-6) ** packing.sharpness
+        most = max(scores, default=0.0) or 1.0
+        worth = [(score / most + packing.floor) * block.size for score, block in zip(scores, view.blocks, strict=True)]
+        total = sum(worth) or 1.0
+        for index, (value, block) in enumerate(zip(worth, view.blocks, strict=True)):
+            density = chance * value / total / max(block.size, packing.least_bytes)
+            candidates.append((-density, number, index))
+    candidates.sort()
+    picked: dict[int, list[int]] = {}
     left = budget
-    is_truncated = False
-    failures = 0
-    for item in ranked:
-        if left < 64 or failures > 200:
-            omitted.append((item.facts.path, "budget"))
-            is_truncated = True
-            continue
-        view = open_file(item)
-        if isinstance(view, str):
-            omitted.append((item.facts.path, view))
-            continue
-        pick = _fit(item, view, min(left, budget), budget // _WHOLE_SHARE, terms)
-        if pick is None:
-            failures += 1
-            omitted.append((item.facts.path, "budget"))
-            is_truncated = True
-            continue
-        left -= pick.size
-        is_truncated |= pick.ranges is not None
-        chosen.append(pick)
-    return Selection(chosen, omitted, is_truncated)
+    for _, number, index in candidates:
+        size = views[number][0].blocks[index].size
+        if size <= left:
+            left -= size
+            picked.setdefault(number, []).append(index)
+            if left < _CRUMB:
+                break
+    return picked, left
 
 
-def _fit(item: Ranked, view: View, left: int, share: int, terms: list[tuple[bytes, float]]) -> Chosen | None:
-    total = view.lines.size(1, view.lines.count) if view.lines.count else 0
-    if total <= min(left, max(share, 1)):
-        return Chosen(item, view, None, total)
-    room = min(left, share)
-    scores = score_blocks(view, terms)
-    order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
-    picked: list[int] = []
-    size = 0
-    for index in order:
-        block = view.blocks[index]
-        if size + block.size <= room and (scores[index] > 0 or not picked):
-            size += block.size
-            picked.append(index)
-    if not picked:
-        return None
-    return Chosen(item, view, merge((view.blocks[i].first, view.blocks[i].last) for i in picked), size)
+def _joined(item: Ranked, view: View, picked: list[int], left: int) -> tuple[Chosen, int]:
+    """One file's blocks as ranges, or the whole file when nearly all of it was picked; and the bytes left."""
+    size = sum(view.blocks[index].size for index in picked)
+    total = sum(block.size for block in view.blocks)
+    if size == total or (size >= _NEARLY_WHOLE * total and total - size <= left):
+        return Chosen(item, view, None, total), left - (total - size)
+    ranges = merge([(view.blocks[index].first, view.blocks[index].last) for index in picked])
+    return Chosen(item, view, ranges, size), left
 
 
-def merge(ranges: Iterable[tuple[int, int]]) -> Ranges:
+def _whole(
+    ranked: Sequence[Ranked],
+    number: int,
+    left: int,
+    open_file: Callable[[Ranked], View | str],
+    chosen: dict[int, Chosen],
+    refused: dict[int, str],
+) -> int:
+    """Take a file beyond those that competed when it fits whole; the bytes left."""
+    item = ranked[number]
+    if item.facts.stamp.size > left:
+        return left
+    view = open_file(item)
+    if isinstance(view, str):
+        refused[number] = view
+        return left
+    size = sum(block.size for block in view.blocks)
+    if size <= left:
+        chosen[number] = Chosen(item, view, None, size)
+        return left - size
+    return left
+
+
+def merge(ranges: Sequence[tuple[int, int]]) -> Ranges:
     """Sorted ranges; neighbours joined."""
     result: list[tuple[int, int]] = []
     for first, last in sorted(ranges):

@@ -61,6 +61,8 @@ class Builder:
         while (payload := receive(self._connection)) is not None:
             ask = decode_ask(payload)
             pool.submit(self._answer, ask)
+            if ask.what == "build":
+                pool.submit(self._save, ask.root)
         os._exit(0)
 
     def _answer(self, ask: Ask) -> None:
@@ -71,6 +73,12 @@ class Builder:
         except Exception as error:  # noqa: BLE001 - the edge of a request: the caller is told, the builder lives
             told = Told(number=ask.number, error=f"{type(error).__name__}: {error}")
         self._send(told)
+
+    def _save(self, root: str) -> None:
+        try:
+            self._library.save(root)
+        except OSError:
+            return  # a full or read-only disk costs the next start some seconds, nothing else
 
     def _send(self, message: Told | Stale) -> None:
         frame = encode(message)

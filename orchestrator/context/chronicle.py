@@ -1,10 +1,10 @@
-"""The chronicle: the history made searchable. Which commits say what the task says, and which files go together."""
+"""The chronicle: the history made searchable. Which commits say what the task says, and which files they touched."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from orchestrator.context.index import Postings
 from orchestrator.context.models import Commit
@@ -100,22 +100,6 @@ class Chronicle:
         """How often a file changed, recent changes counting more (weight halves after 300 commits)."""
         total = len(self.commits) - 1
         return math.log1p(sum(1.0 / (1.0 + (total - number) / 300.0) for number in self.by_file.get(path, ())))
-
-    def companions(self, seeds: Iterable[tuple[str, float]]) -> dict[str, float]:
-        """By path the share of the seeds' commits in which it changed too, weighted by the seeds' scores."""
-        found: dict[str, float] = {}
-        for seed, score in seeds:
-            together: Counter[str] = Counter()
-            narrow = 0
-            for number in self.by_file.get(seed, ()):
-                files = self.commits[number].files
-                if 1 < len(files) <= 20:
-                    narrow += 1
-                    together.update(files)
-            for path, count in together.items():
-                if path != seed:
-                    found[path] = found.get(path, 0.0) + score * count / (narrow + 3)
-        return found
 
     def messages(self, path: str, count: int) -> list[str]:
         """The subjects of the last ``count`` commits that changed ``path``, newest first."""

@@ -45,9 +45,12 @@ _MOST_BYTES = 10_000_000
 class ProfileSource(Protocol):
     """What the engine needs of ``orchestrator.profiles.Profiles``."""
 
+    async def prepare(self, project_path: str | None = None) -> None:
+        """Read a project's profiles without blocking the loop."""
+
     def get(self, agent_type: str, project_path: str | None = None) -> Profile:
         """The profile. Raises UnknownAgentType."""
-        raise LookupError(agent_type)
+        ...
 
 
 class Flight(msgspec.Struct):
@@ -92,6 +95,7 @@ class ContextEngine:
         self._cache = ContextCache(settings.cache_bytes)
         self._flights: dict[Key, asyncio.Task[Entry]] = {}
         self._projects: dict[str, Flight] = {}
+        self._prepared: set[str] = set()
         self._checks: set[asyncio.Task[Told]] = set()
         self._newest: dict[tuple[str, str | None], asyncio.Task[str]] = {}
         self._hits = self._misses = self._builds = 0
@@ -116,7 +120,7 @@ class ContextEngine:
 
     async def build(self, project: Project, request: ContextRequest) -> BuiltContext:
         """The context for a role. Raises UnknownAgentType, BadRequest (requirements, ``max_bytes``), ContextFailed."""
-        profile = self._profiles.get(request.agent_type, project.path)
+        profile = await self._profile(project, request)
         resolve_requirements(request.requirements)
         key = self._key(project, request, profile)
         entry = self._cache.get(key)
@@ -126,6 +130,12 @@ class ContextEngine:
         self._misses += 1
         entry = await self._fly(project, key, profile, is_refresh=request.refresh)
         return BuiltContext(body=entry.body.removesuffix(_HIT) + _MISS, etag=entry.etag, cache_hit=False)
+
+    async def _profile(self, project: Project, request: ContextRequest) -> Profile:
+        if project.path not in self._prepared:
+            await self._profiles.prepare(project.path)
+            self._prepared.add(project.path)
+        return self._profiles.get(request.agent_type, project.path)
 
     def _key(self, project: Project, request: ContextRequest, profile: Profile) -> Key:
         most = request.max_bytes
@@ -268,7 +278,7 @@ class ContextEngine:
 
     async def explain(self, project: Project, request: ContextRequest) -> JSON:
         """``{files: [{path, kind, score, reason, signals, bytes, size, ranges}], omitted, max_bytes, truncated}``."""
-        profile = self._profiles.get(request.agent_type, project.path)
+        profile = await self._profile(project, request)
         key = self._key(project, request, profile)
         outputs = await earlier_outputs(self._results, self._knowledge, key.project_id, key.issue_id, key.task)
         order = self._order(project, key, profile, outputs, is_refresh=request.refresh)

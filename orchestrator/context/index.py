@@ -93,6 +93,12 @@ class Index:
             for field in self.fields.values():
                 field.total -= field.lengths[document]
 
+    def restore(self, alive: bytearray, names: dict[str, array[int]]) -> None:
+        """Take over which documents count and what they define, as kept from an earlier run."""
+        self.alive = alive
+        self.names = names
+        self._dead = alive.count(0)
+
     def _body(self, data: bytes) -> tuple[dict[int, int], int]:
         known = self._identifiers
         counts: dict[int, int] = {}

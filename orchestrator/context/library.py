@@ -5,19 +5,21 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
-from orchestrator.context.budget import Selection, select
-from orchestrator.context.excerpts import View, ViewCache, term_weights
+from orchestrator.context.budget import Candidate, Selection, select
+from orchestrator.context.excerpts import View, ViewCache, score_blocks, term_weights
 from orchestrator.context.metadata import Metadata
 from orchestrator.context.models import JSON, BuildAnswer, BuildOrder, Role, SearchHit
 from orchestrator.context.project import LARGEST_BYTES, Limits, ProjectState
 from orchestrator.context.query import Query, parse
-from orchestrator.context.rank import Evidence, Ranked, Weights, rank
+from orchestrator.context.rank import Evidence, Ranked, Weights, rank, with_passages
 from orchestrator.context.reading import Reader, Refused, reading
 from orchestrator.context.render import render
 from orchestrator.context.roles import Focus, focus_for
 from orchestrator.context.secrets import redact
 
 _VIEW_BYTES = 48 << 20
+#: So many of the best files compete for the budget with their blocks; later ones go in whole or not at all.
+_COMPETING = 60
 
 
 class Library:
@@ -43,7 +45,7 @@ class Library:
         with self._lock:
             state = self._states.get(root)
             if state is None:
-                state = self._states[root] = ProjectState(root, self._limits)
+                state = self._states[root] = ProjectState(root, self._limits, self._state_dir)
             self._states.move_to_end(root)
             return state
 
@@ -77,8 +79,18 @@ class Library:
         query, focus = parse(order.task, state.index.splitter), focus_for(order.role)
         ranked = self.ranked(state, query, focus, order)
         terms = term_weights(state.index, query)
+        candidates: dict[str, Candidate] = {}
+        scores: dict[int, list[float]] = {}
         with reading(state.root) as reader:
-            return select(ranked, order.max_bytes, terms, lambda item: self._open(state, reader, item))
+            for place, item in enumerate(ranked[:_COMPETING]):
+                view = self._open(state, reader, item)
+                if isinstance(view, str):
+                    candidates[item.facts.path] = view
+                    continue
+                scores[place] = score_blocks(view, terms)
+                candidates[item.facts.path] = (view, scores[place])
+            ranked = with_passages(ranked, scores, focus, self.weights.passages)
+            return select(ranked, candidates, order.max_bytes, lambda item: self._open(state, reader, item))
 
     def ranked(self, state: ProjectState, query: Query, focus: Focus, order: BuildOrder) -> list[Ranked]:
         """All files of the project, best first, without those that the role never gets."""
@@ -129,6 +141,12 @@ class Library:
         ]
         omitted = [{"path": path, "reason": reason} for path, reason in selection.omitted]
         return {"files": files, "omitted": omitted, "max_bytes": order.max_bytes, "truncated": selection.is_truncated}
+
+    def save(self, root: str) -> None:
+        """Keep a project's index for the next run when that is due. Raises OSError."""
+        state = self.state(root)
+        with state.lock:
+            state.save()
 
     def search(self, root: str, query: str, limit: int) -> list[SearchHit]:
         """The best ``limit`` files for ``query``, with their best lines."""

@@ -43,9 +43,8 @@ def _outputs(outputs: list[JSON]) -> str:
         return ""
     lines = ["## What earlier agents found\n"]
     for output in outputs:
-        lines.append(
-            f"### {output.get('agent_type') or output.get('agent')} ({output.get('status')}, {output.get('timestamp')})\n"
-        )
+        who = output.get("agent_type") or output.get("agent")
+        lines.append(f"### {who} ({output.get('status')}, {output.get('timestamp')})\n")
         if output.get("summary"):
             lines.append(f"{output['summary']}\n")
         for name in ("decisions", "findings", "warnings", "errors", "next_steps"):

@@ -23,7 +23,10 @@ _METHOD_JS = (
     rb"\n[ \t]+(?:(?:async|static|get|set|public|private|protected|readonly)[ \t]+)*[*#]?" + _NOT_CONTROL + _NAME
     + rb"[ \t]*(?:<[^>\n]*>)?\([^\n;]*\)?[ \t]*(?::[^\n;{=]+)?\{[ \t]*(?=\n)"
 )  # fmt: skip
-_MEMBER_JS = rb"\n[ \t]*(?:module\.)?(?:exports|[\w$.]+\.prototype|this|[A-Z][\w$]*)\.([A-Za-z_$][\w$]*)[ \t]*=[ \t]*(?:async[ \t]+)?(?:function|\()"
+_MEMBER_JS = (
+    rb"\n[ \t]*(?:module\.)?(?:exports|[\w$.]+\.prototype|this|[A-Z][\w$]*)\.([A-Za-z_$][\w$]*)"
+    rb"[ \t]*=[ \t]*(?:async[ \t]+)?(?:function|\()"
+)
 _PROPERTY_JS = rb"\n[ \t]+[\"']?([A-Za-z_$][\w$-]*)[\"']?[ \t]*:[ \t]*(?:async[ \t]+)?function\b"
 _ASSIGNMENT = rb"\n([A-Za-z_]\w*)[ \t]*(?::[^=\n]+)?=(?!=)"
 _METHOD_TYPED = (
@@ -35,14 +38,18 @@ _DEFINE_C = rb"\n[ \t]*#[ \t]*define[ \t]+([A-Za-z_]\w*)"
 _GO = rb"\n[ \t]*(?:func[ \t]*(?:\([^)\n]*\)[ \t]*)?|type[ \t]+|var[ \t]+|const[ \t]+)([A-Za-z_]\w*)"
 _RUST = (
     rb"\n[ \t]*(?:pub(?:\([a-z: ]+\))?[ \t]+)?(?:(?:async|unsafe|const|default|extern(?:[ \t]+\"[^\"\n]*\")?)[ \t]+)*"
-    rb"(?:fn|struct|enum|trait|mod|type|union|static|macro_rules!|impl(?:<[^\n]*?>)?(?:[ \t]+[^\n{]*?\bfor)?)[ \t]+(?:mut[ \t]+|&|dyn[ \t]+)*"
+    rb"(?:fn|struct|enum|trait|mod|type|union|static|macro_rules!|impl(?:<[^\n]*?>)?(?:[ \t]+[^\n{]*?\bfor)?)"
+    rb"[ \t]+(?:mut[ \t]+|&|dyn[ \t]+)*"
     rb"(?:[a-z_]\w*::)*([A-Za-z_]\w*)"
 )
 _PYTHON = rb"\n[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+" + _NAME
 _RUBY = rb"\n[ \t]*(?:def|class|module)[ \t]+(?:self\.)?([A-Za-z_]\w*[?!]?)"
 _HEADING = rb"\n#{1,6}[ \t]+([^\n]+)|\n(?=[^\s])([^\n]+)\n(?:={3,}|-{3,}|~{3,}|\^{3,})[ \t]*(?=\n)"
 _TABLE = rb"\n[ \t]*\[+([^\]\n]+)\]+"
-_SQL = rb"(?i:\n[ \t]*create[ \t]+(?:or[ \t]+replace[ \t]+)?(?:\w+[ \t]+){0,2}?(?:table|view|function|procedure|index|trigger|type)[ \t]+(?:if[ \t]+not[ \t]+exists[ \t]+)?[\"`\[]?([\w.]+))"
+_SQL = (
+    rb"(?i:\n[ \t]*create[ \t]+(?:or[ \t]+replace[ \t]+)?(?:\w+[ \t]+){0,2}?(?:table|view|function|procedure|index|"
+    rb"trigger|type)[ \t]+(?:if[ \t]+not[ \t]+exists[ \t]+)?[\"`\[]?([\w.]+))"
+)
 
 _SCRIPT = rb"|".join((_GENERIC, _METHOD_JS, _MEMBER_JS, _PROPERTY_JS))
 _SOURCES: dict[str, bytes] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
@@ -15,6 +16,7 @@ from orchestrator.context.history import WorkTree, commits, diffs, remote
 from orchestrator.context.index import Index
 from orchestrator.context.models import Change, Commit, FileFacts, Stamp
 from orchestrator.context.outline import definitions
+from orchestrator.context.persist import load, save
 from orchestrator.context.reading import Reader, Refused, reading
 from orchestrator.context.scan import Listing, list_files
 from orchestrator.context.secrets import is_secret_file
@@ -22,6 +24,11 @@ from orchestrator.context.words import Splitter
 
 #: Larger files are listed and hashed in part, not indexed.
 LARGEST_BYTES = 2 << 20
+#: Kinds that are found by their paths only: nobody writes them by hand.
+_NAMES_ONLY = frozenset(("lock", "data", "generated", "vendored"))
+#: Smaller projects are indexed anew faster than they are read back.
+_SAVED_FILES = 200
+_SAVE_S = 60.0
 #: A file younger than this when it was read may change again within its timestamp's grain, so it is read again.
 _RACY_NS = 50_000_000
 
@@ -43,14 +50,18 @@ class ProjectState:
         problems: what is missing and why, in words.
     """
 
-    def __init__(self, root: str, limits: Limits) -> None:
+    def __init__(self, root: str, limits: Limits, state_dir: str = "") -> None:
         self.root = root
         self.limits = limits
         self.lock = threading.RLock()
         self.files: dict[str, FileFacts] = {}
         self.index = Index(Splitter())
-        self.chronicle = Chronicle(self.index.splitter)
         self.history: list[Commit] = []
+        self._state_dir = state_dir
+        self._settings = msgspec.json.encode(limits).decode()
+        self._saved: tuple[int, float] = (0, 0.0)
+        self._restore()
+        self.chronicle = Chronicle(self.index.splitter)
         self.tree: WorkTree | None = None
         self.changes: tuple[Change, ...] = ()
         self.remote: tuple[str, str] | None = None
@@ -70,9 +81,11 @@ class ProjectState:
         """Bring everything up to date; whether anything changed. Raises FileNotFoundError when the root is gone."""
         self._open_repository()
         listing = list_files(self.root, self._repository, self.limits.include, self.limits.exclude)
-        with reading(self.root) as reader:
-            has_changed = self._update_files(reader, listing)
-        has_changed |= self._update_history(listing)
+        with ThreadPoolExecutor(1, thread_name_prefix="history") as aside:
+            history = aside.submit(self._commits, listing.tree)  # git walks its commits while files are indexed
+            with reading(self.root) as reader:
+                has_changed = self._update_files(reader, listing)
+            has_changed |= self._update_history(listing, history.result())
         problems = tuple(dict.fromkeys((*self._repository_problems, *listing.problems)))
         has_changed |= problems != self.problems
         self.problems = problems
@@ -80,6 +93,20 @@ class ProjectState:
         if has_changed or self.generation == 0:
             self.generation += 1
         return has_changed
+
+    def _restore(self) -> None:
+        """Begin with what an earlier run left; every file is still compared with its stamp by ``refresh``."""
+        kept = load(self._state_dir, self.root, self._settings) if self._state_dir else None
+        if kept is not None:
+            self.index, self.files, self.history = kept.index, kept.files, kept.history
+
+    def save(self) -> None:
+        """Keep the index for the next run: after the first look, then at most once a minute. Raises OSError."""
+        generation, saved_at = self._saved
+        is_due = generation == 0 or time.monotonic() - saved_at > _SAVE_S
+        if self._state_dir and len(self.files) >= _SAVED_FILES and generation != self.generation and is_due:
+            save(self._state_dir, self.root, self._settings, self.index, self.files, self.history)
+            self._saved = (self.generation, time.monotonic())
 
     def is_unchanged(self) -> bool:
         """Whether every known file still has its stamp (new files are not looked for)."""
@@ -157,10 +184,9 @@ class ProjectState:
         facts.lines = data.count(b"\n") + (not data.endswith(b"\n") if data else 0)
         if is_secret_file(facts.path):
             return
-        is_searched = facts.kind not in ("lock", "data") and not kinds.is_minified(data)
-        found = definitions(data, facts.language) if facts.kind in ("code", "test", "doc", "vendored") else []
-        names = [] if facts.kind == "doc" else found
-        facts.document = self.index.add(facts.path, data if is_searched else b"", names)
+        is_searched = facts.kind not in _NAMES_ONLY and not kinds.is_minified(data)
+        found = definitions(data, facts.language) if facts.kind in ("code", "test") else []
+        facts.document = self.index.add(facts.path, data if is_searched else b"", found)
 
     def _rebuild(self, reader: Reader) -> None:
         """Index everything anew, to be rid of dead documents."""
@@ -174,18 +200,26 @@ class ProjectState:
                 except Refused:
                     facts.is_text = False
 
-    def _update_history(self, listing: Listing) -> bool:
+    def _commits(self, tree: WorkTree | None) -> list[Commit]:
+        if tree is None or self._repository is None:
+            return []
+        if self.tree is not None and tree.head == self.tree.head:
+            return self.history
+        try:
+            return commits(self._repository, tree.head, self.history)
+        except GitFailed as error:
+            self._repository_problems += (str(error),)
+            return self.history
+
+    def _update_history(self, listing: Listing, history: list[Commit]) -> bool:
         tree = listing.tree
         has_changed = tree != self.tree
         if tree is None or self._repository is None:
             self.tree, self.changes, self.history, self.remote = None, (), [], None
             return has_changed
         if self.tree is None or tree.head != self.tree.head:
-            try:
-                self.history = commits(self._repository, tree.head, self.history)
-            except GitFailed as error:
-                self._repository_problems += (str(error),)
-            self.chronicle.update(self.history)
+            self.history = history
+            self.chronicle.update(history)
         key = (tree, tuple(self._checksum(path) for path, _ in tree.changes))
         if key != self._change_key:
             self.changes = diffs(self._repository, tree)

@@ -16,6 +16,8 @@ _QUOTED = re.compile(r"`+([^`\n]{1,200})`+")
 _DOTTED = re.compile(r"\b\w+(?:(?:\.|::)\w+)+\b")
 _WORD = re.compile(r"[A-Za-z_]\w+")
 _FILE_LIKE = re.compile(r"[\w.-]+(?:/[\w.-]+)*")
+#: What a word of the first line (the subject) counts more than one of the explanation below.
+_FIRST_LINE = 2.0
 #: Longest text that is looked at, and most terms that are searched, rarest first.
 LONGEST = 20_000
 
@@ -44,11 +46,11 @@ def parse(text: str, splitter: Splitter) -> Query:
     text = text[:LONGEST]
     subject, _, rest = text.strip().partition("\n")
     counts: Counter[str] = Counter()
-    for part, weight in ((subject, 1.0), (rest, 1.0)):
-        for word in splitter.words(part):
-            if is_significant(word):
-                counts[word] += weight  # type: ignore[assignment]
-    terms = {word: count * 2.2 / (count + 1.2) for word, count in counts.items()}
+    counts.update(word for word in splitter.words(text) if is_significant(word))
+    first = set(splitter.words(subject)) if rest.strip() else set()
+    terms = {
+        word: count * 2.2 / (count + 1.2) * (_FIRST_LINE if word in first else 1.0) for word, count in counts.items()
+    }
     return Query(terms=terms, names=_names(text), words=_words(text))
 
 

@@ -29,8 +29,8 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
     recency: float = 0.1
     activity: float = 0.15
     changed: float = 0.3
-    companions: float = 0.0
     evidence: float = 0.3
+    passages: float = 0.5
 
 
 class Ranked(msgspec.Struct, frozen=True):
@@ -58,12 +58,12 @@ _SAID = {
     "recency": "changed recently",
     "activity": "changes often",
     "changed": "has uncommitted changes",
-    "companions": "changes together with the best matches",
+    "passages": "its best passages match the task",
     "evidence": "earlier agents named it",
     "required": "the role requires it",
     "included": "the role's globs choose it",
     "entry": "an entry point",
-    "pair": "tests one of the chosen files",
+    "large": "one of the largest source files",
 }
 
 
@@ -110,9 +110,12 @@ def rank(
     """All indexed files, best first; ties by path."""
     candidates = [facts for facts in files if facts.document >= 0]
     signals = _signals(index, candidates, chronicle, query, evidence)
-    if weights.companions:
-        signals["companions"] = _companions(candidates, signals, chronicle, focus, weights)
-    active = [(name, getattr(weights, name), values) for name, values in signals.items() if values]
+    priors = {facts.document: focus.prior(facts) for facts in candidates}
+    active = [
+        (name, _weight(name, weights, focus), values if name in _ABSOLUTE else _scaled(values, priors))
+        for name, values in signals.items()
+        if values
+    ]
     ranked = []
     for facts in candidates:
         parts = {}
@@ -122,11 +125,40 @@ def rank(
             if value:
                 parts[name] = share = weight * value
                 score += share
-        prior, named = focus.prior(facts)
+        prior, named = priors[facts.document]
         parts.update(named)
         ranked.append(Ranked(facts, (score + sum(named.values())) * prior + 1e-3 * prior, parts))
-    ranked.sort(key=lambda item: (-item.score, item.facts.path))
+    ranked.sort(key=_order)
     return ranked
+
+
+def _weight(name: str, weights: Weights, focus: Focus) -> float:
+    weight: float = getattr(weights, name)
+    return weight * 3 if name == "recency" and focus.wants_recent else weight
+
+
+def with_passages(ranked: list[Ranked], scores: Mapping[int, list[float]], focus: Focus, weight: float) -> list[Ranked]:
+    """``ranked`` again, best first, where the files at the places in ``scores`` (block scores by place) also get
+    credit for their three best passages: a large file is judged by where it speaks of the task."""
+    sums = {place: sum(sorted(found, reverse=True)[:3]) for place, found in scores.items()}
+    priors = {place: focus.prior(ranked[place].facts)[0] for place in sums}
+    own = max(priors.values(), default=1.0) or 1.0
+    most = max((total * priors[place] / own for place, total in sums.items()), default=0.0)
+    if most <= 0:
+        return ranked
+    result = list(ranked)
+    for place, total in sums.items():
+        item = ranked[place]
+        share = weight * min(total / most, _SCALE_LIMIT)
+        if share:
+            parts = {**item.parts, "passages": share}
+            result[place] = Ranked(item.facts, item.score + share * priors[place], parts)
+    result.sort(key=_order)
+    return result
+
+
+def _order(item: Ranked) -> tuple[float, str]:
+    return -item.score, item.facts.path
 
 
 def _signals(
@@ -135,22 +167,37 @@ def _signals(
     by_path = {facts.path: facts.document for facts in files}
     votes = chronicle.votes(query.terms) if not query.is_empty else {}
     return {
-        "body": _scaled(bm25(index, "body", query.terms)),
-        "path": _scaled(bm25(index, "path", query.terms, b=0.3)),
-        "definitions": _scaled(bm25(index, "definitions", query.terms, b=0.4)),
-        "names": _scaled(_defined(index, query)),
+        "body": bm25(index, "body", query.terms),
+        "path": bm25(index, "path", query.terms, b=0.3),
+        "definitions": bm25(index, "definitions", query.terms, b=0.4),
+        "names": _defined(index, query),
         "mention": _mentions(files, query),
-        "votes": _scaled({by_path[path]: vote for path, vote in votes.items() if path in by_path}),
+        "votes": {by_path[path]: vote for path, vote in votes.items() if path in by_path},
         "recency": {by_path[path]: chronicle.recency(path) for path in chronicle.by_file if path in by_path},
-        "activity": _scaled({by_path[path]: chronicle.activity(path) for path in chronicle.by_file if path in by_path}),
+        "activity": {by_path[path]: chronicle.activity(path) for path in chronicle.by_file if path in by_path},
         "changed": {by_path[path]: 1.0 for path in evidence.changed if path in by_path},
         "evidence": {by_path[path]: 1.0 for path in evidence.named if path in by_path},
     }
 
 
-def _scaled(scores: dict[int, float]) -> dict[int, float]:
-    most = max(scores.values(), default=0.0)
-    return {document: score / most for document, score in scores.items()} if most > 0 else {}
+#: Signals that are shares already; the others are scaled.
+_ABSOLUTE = frozenset(("mention", "recency", "changed", "evidence"))
+_SCALE_LIMIT = 1.5
+
+
+def _scaled(scores: dict[int, float], priors: Mapping[int, tuple[float, dict[str, float]]]) -> dict[int, float]:
+    """Scores relative to the best among the files that the role works on, at most 1.5.
+
+    Scaled by the best of all files, a test that repeats the task's words would make every source look poor.
+    """
+    own = max((priors[document][0] for document in scores if document in priors), default=0.0)
+    if own <= 0:
+        return {}
+    known = {document: score for document, score in scores.items() if document in priors}
+    most = max((score * priors[document][0] / own for document, score in known.items()), default=0.0)
+    if most <= 0:
+        return {}
+    return {document: min(score / most, _SCALE_LIMIT) for document, score in known.items()}
 
 
 def _defined(index: Index, query: Query) -> dict[int, float]:
@@ -173,22 +220,3 @@ def _mentions(files: list[FileFacts], query: Query) -> dict[int, float]:
         elif len(bare) > 2 and bare in query.words:
             scores[facts.document] = 0.6
     return scores
-
-
-def _companions(
-    files: list[FileFacts],
-    signals: dict[str, dict[int, float]],
-    chronicle: Chronicle,
-    focus: Focus,
-    weights: Weights,
-) -> dict[int, float]:
-    def first(facts: FileFacts) -> float:
-        total = 0.0
-        for name, values in signals.items():
-            total += getattr(weights, name) * values.get(facts.document, 0.0)
-        return focus.prior(facts)[0] * total
-
-    scored = sorted(((first(facts), facts.path) for facts in files), reverse=True)[:5]
-    by_path = {facts.path: facts.document for facts in files}
-    found = chronicle.companions((path, score) for score, path in scored if score > 0)
-    return _scaled({by_path[path]: score for path, score in found.items() if path in by_path})

@@ -31,7 +31,10 @@ class Focus(msgspec.Struct, frozen=True, kw_only=True):
         required: names of requirements with the pattern of their globs.
         included: pattern of the profile's own globs.
         excluded: pattern of what the role never gets.
-        kinds_required: kinds that the requirements name, in their order.
+        wished: what a request itself asked for, beyond the profile: pattern of its globs.
+        wants_entries: entry points count more.
+        wants_recent: files of the last commits count more.
+        wants_large: large files count more.
     """
 
     name: str
@@ -40,8 +43,10 @@ class Focus(msgspec.Struct, frozen=True, kw_only=True):
     required: tuple[tuple[str, re.Pattern[str]], ...] = ()
     included: re.Pattern[str] | None = None
     excluded: re.Pattern[str] | None = None
-    kinds_required: tuple[str, ...] = ()
+    wished: re.Pattern[str] | None = None
     wants_entries: bool = False
+    wants_recent: bool = False
+    wants_large: bool = False
 
     def prior(self, facts: FileFacts) -> tuple[float, dict[str, float]]:
         """``(factor, shares)``: how much this kind of file counts, and what the role's wishes add."""
@@ -49,17 +54,28 @@ class Focus(msgspec.Struct, frozen=True, kw_only=True):
         if self.languages and facts.kind in ("code", "test") and facts.language not in self.languages:
             factor *= _OTHER_LANGUAGE
         shares: dict[str, float] = {}
-        if self.included is not None and self.included.match(facts.path):
+        if self.wished is not None and self.wished.match(facts.path):
+            shares["required"] = _DEMAND
+            factor = max(factor, 1.0)
+        elif self.included is not None and self.included.match(facts.path):
             shares["included"] = _WISH
         elif any(pattern.match(facts.path) for _, pattern in self.required):
             shares["required"] = _WISH
         if self.wants_entries and is_entry_point(facts.path):
             shares["entry"] = _WISH
+        if self.wants_large and facts.kind == "code":
+            shares["large"] = _WISH * min(1.0, facts.stamp.size / _LARGE_BYTES)
         return factor, shares
 
 
 _OTHER_LANGUAGE = 0.5
+#: What a profile's wish adds to a score: it orders files when the task says nothing, and little otherwise.
 _WISH = 0.06
+#: What a request's own requirement adds: more than any single signal.
+_DEMAND = 1.2
+#: Least weight of a kind that the profile requires.
+_REQUIRED_KIND = 0.5
+_LARGE_BYTES = 50_000
 _ENTRY = re.compile(
     r"(^|/)(__main__\.py|main\.[a-z]+|app\.(py|js|ts|tsx|rb)|cli\.(py|js|ts)|index\.(js|ts|tsx)|server\.(py|js|ts)|manage\.py|"
     r"wsgi\.py|asgi\.py|lib\.rs|mod\.rs|Program\.cs|Main\.java|Application\.(java|kt)|cmd/[^/]+/[^/]+\.go|__init__\.py)$"
@@ -71,14 +87,20 @@ def is_entry_point(path: str) -> bool:
     return path.count("/") <= 3 and _ENTRY.search(path) is not None
 
 
-def focus_for(role: Role, extra: tuple[str, ...] = ()) -> Focus:
-    """The focus of ``role`` with ``extra`` requirement names (unknown ones are ignored)."""
+def focus_for(role: Role) -> Focus:
+    """The focus of ``role``; unknown requirement names are ignored."""
     table = _table()
     words = re.split(r"[-_.]", role.agent_type.lower())
     name = _section(table, words, role.category)
     kinds = {**table["default"]["kinds"], **table["focus"][name].get("kinds", {})}
     languages = {language for word in words for language in table["languages"].get(word, ())}
-    wanted = [REQUIREMENTS[n] for n in dict.fromkeys((*role.requirements, *extra)) if n in REQUIREMENTS]
+    wanted = [REQUIREMENTS[name] for name in dict.fromkeys(role.requirements) if name in REQUIREMENTS]
+    names = {need.name for need in wanted}
+    for need in wanted:
+        kind = table["requirement_kinds"].get(need.name)
+        if kind is not None:
+            kinds[kind] = max(kinds[kind], 1.0 if need.name in role.wished else _REQUIRED_KIND)
+    wished = tuple(glob for need in wanted if need.name in role.wished for glob in need.include)
     required = tuple((need.name, pattern) for need in wanted if (pattern := compile_globs(need.include)) is not None)
     return Focus(
         name=name,
@@ -87,10 +109,10 @@ def focus_for(role: Role, extra: tuple[str, ...] = ()) -> Focus:
         required=required,
         included=compile_globs(role.include),
         excluded=compile_globs(role.exclude),
-        kinds_required=tuple(
-            table["requirement_kinds"][n.name] for n in wanted if n.name in table["requirement_kinds"]
-        ),
-        wants_entries=any(need.name == "entry_points" for need in wanted),
+        wished=compile_globs(wished),
+        wants_entries="entry_points" in names,
+        wants_recent="recently_changed_files" in names,
+        wants_large="largest_source_files" in names,
     )
 
 

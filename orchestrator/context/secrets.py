@@ -12,6 +12,7 @@ from importlib import resources
 import msgspec
 
 from orchestrator.context.globs import compile_globs
+from orchestrator.context.words import raw_identifiers
 
 
 class Form(msgspec.Struct, frozen=True):
@@ -29,7 +30,7 @@ class Forms(msgspec.Struct, frozen=True):
     """The compiled table."""
 
     forms: tuple[Form, ...]
-    keys: tuple[str, ...]
+    keys: tuple[tuple[str, str], ...]
     files: re.Pattern[str]
     allowed_files: re.Pattern[str]
     placeholder: re.Pattern[str]
@@ -52,8 +53,14 @@ def _forms() -> Forms:
     files, allowed = compile_globs(tuple(data["files"])), compile_globs(tuple(data["allowed_files"]))
     assert files is not None
     assert allowed is not None
-    keys = tuple(dict.fromkeys(key for form in forms for key in form.keys))
+    keys = tuple((key, _word_of(key)) for key in dict.fromkeys(key for form in forms for key in form.keys))
     return Forms(forms, keys, files, allowed, re.compile("|".join(data["placeholders"]), re.IGNORECASE))
+
+
+def _word_of(key: str) -> str:
+    """The longest part of ``key`` that stands within one identifier; ``key`` itself when that is all of it."""
+    longest = max(re.findall(r"\w+", key, re.ASCII), key=len, default="")
+    return key if longest == key else longest
 
 
 def kinds() -> list[str]:
@@ -77,13 +84,46 @@ def redact(text: str) -> str:
     """``text`` with every secret replaced by ``[redacted:kind]``; the number of lines stays the same."""
     forms = _forms()
     low = text.lower()
-    present = {key for key in forms.keys if key in low}
-    if not present:
-        return text
-    for form in forms.forms:
-        if not present.isdisjoint(form.keys):
-            text = form.pattern.sub(lambda match, form=form: _hidden(match, form, forms), text)  # type: ignore[misc]
+    # each word once is a fraction of the text: most keys are ruled out there
+    words = b"\n".join(set(raw_identifiers(low.encode("utf-8", "surrogatepass")))).decode("utf-8", "surrogatepass")
+    present = {key for key, word in forms.keys if word in words and (key is word or key in low)}
+    for form in forms.forms if present else ():
+        if present.isdisjoint(form.keys):
+            continue
+        if form.is_guess:
+            changed = _redact_lines(text, low, form, forms)
+            low = low if changed is text else changed.lower()
+            text = changed
+        else:
+            changed = form.pattern.sub(lambda match, form=form: _hidden(match, form, forms), text)  # type: ignore[misc]
+            low = low if changed == text else changed.lower()
+            text = changed
     return text
+
+
+def _redact_lines(text: str, low: str, form: Form, forms: Forms) -> str:
+    """Guesses look at single lines that hold a key: a few percent of a text."""
+    if len(low) != len(text):  # lower case took more characters somewhere, so places cannot be compared
+        return form.pattern.sub(lambda match: _hidden(match, form, forms), text)
+    spans: dict[int, int] = {}
+    for key in form.keys:
+        place = low.find(key)
+        while place >= 0:
+            start = low.rfind("\n", 0, place) + 1
+            end = low.find("\n", place)
+            end = len(low) if end < 0 else end
+            spans[start] = end
+            place = low.find(key, end)
+    parts = []
+    position = 0
+    for start in sorted(spans):
+        end = spans[start]
+        line = text[start:end]
+        changed = form.pattern.sub(lambda match: _hidden(match, form, forms), line)
+        if changed is not line and changed != line:
+            parts += [text[position:start], changed]
+            position = end
+    return "".join((*parts, text[position:])) if parts else text
 
 
 def _hidden(match: re.Match[str], form: Form, forms: Forms) -> str:

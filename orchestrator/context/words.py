@@ -39,6 +39,9 @@ _SUFFIXES = (
 )  # fmt: skip
 
 
+_ENDS = tuple(suffix for suffix, _ in _SUFFIXES)
+
+
 def stem(word: str) -> str:
     """The stem of a lower-case word: a short suffix table in the manner of Porter's first steps.
 
@@ -46,10 +49,11 @@ def stem(word: str) -> str:
     """
     if len(word) <= 3 or not word.isascii():
         return word
-    for suffix, replacement in _SUFFIXES:
-        if word.endswith(suffix) and len(word) - len(suffix) >= 3 and not (suffix == "s" and word[-2] in "su"):
-            word = word[: len(word) - len(suffix)] + replacement
-            break
+    if word.endswith(_ENDS):
+        for suffix, replacement in _SUFFIXES:
+            if word.endswith(suffix) and len(word) - len(suffix) >= 3 and not (suffix == "s" and word[-2] in "su"):
+                word = word[: len(word) - len(suffix)] + replacement
+                break
     if len(word) > 4 and word[-1] == word[-2] and word[-1] not in "lsz":
         word = word[:-1]
     if len(word) > 4 and word[-1] == "e":

@@ -79,7 +79,9 @@ def languages(state: ProjectState) -> JSON:
 
 
 def _dependencies(state: ProjectState, reader: Reader) -> list[JSON]:
-    paths = [path for path, facts in state.files.items() if is_manifest(path) and facts.kind not in ("vendored", "test")]
+    paths = [
+        path for path, facts in state.files.items() if is_manifest(path) and facts.kind not in ("vendored", "test")
+    ]
     rows: list[JSON] = []
     for path in sorted(paths, key=lambda path: (path.count("/"), path))[:_MOST_MANIFESTS]:
         data = _read(reader, path)

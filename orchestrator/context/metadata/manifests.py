@@ -37,7 +37,8 @@ def dependencies(path: str, data: bytes) -> list[Dependency]:
             except _BROKEN:
                 return []
             return [
-                Dependency(name=row[0], version=row[1], scope=row[2], ecosystem=ecosystem, manifest=path) for row in rows
+                Dependency(name=row[0], version=row[1], scope=row[2], ecosystem=ecosystem, manifest=path)
+                for row in rows
             ]
     return []
 
@@ -121,7 +122,12 @@ def _pipfile(text: str) -> Found:
 
 def _package_json(text: str) -> Found:
     data = msgspec.json.decode(text)
-    scopes = (("dependencies", "runtime"), ("devDependencies", "dev"), ("peerDependencies", "peer"), ("optionalDependencies", "optional"))
+    scopes = (
+        ("dependencies", "runtime"),
+        ("devDependencies", "dev"),
+        ("peerDependencies", "peer"),
+        ("optionalDependencies", "optional"),
+    )
     for key, scope in scopes:
         yield from _versions(data.get(key) or {}, scope)
 
@@ -214,7 +220,11 @@ _MIX = re.compile(r"\{\s*:(\w+)\s*,\s*(?:\"([^\"]*)\")?([^}]*)\}")
 def _mix(text: str) -> Found:
     _, _, rest = text.partition("defp deps")
     for match in _MIX.finditer(rest.partition("\n  end")[0]):
-        yield match.group(1), match.group(2) or "", "dev" if re.search(r"only:\s*\[?:(dev|test)", match.group(3)) else "runtime"
+        yield (
+            match.group(1),
+            match.group(2) or "",
+            "dev" if re.search(r"only:\s*\[?:(dev|test)", match.group(3)) else "runtime",
+        )
 
 
 _SWIFT = re.compile(r"\.package\(\s*(?:name:\s*\"[^\"]*\"\s*,\s*)?url:\s*\"([^\"]+)\"\s*,\s*([^)]*)\)")
