@@ -163,7 +163,7 @@ class Profiles:
                 if await asyncio.to_thread(self._refresh_all):
                     log.info("profiles_reloaded", roles=len(self.names()))
                     if on_change is not None:
-                        on_change()
+                        _tell(on_change)
         finally:
             self._is_watched = False
 
@@ -231,9 +231,16 @@ class Profiles:
         def finish(future: asyncio.Future[bool]) -> None:
             self._refreshing.discard(project_path)
             if not future.cancelled() and (error := future.exception()) is not None:
-                log.error("profiles_refresh_failed", exc_info=error)
+                log.error("profiles_refresh_failed", error=repr(error))
 
         loop.run_in_executor(None, self.refresh, project_path).add_done_callback(finish)
+
+
+def _tell(on_change: Callable[[], None]) -> None:
+    try:
+        on_change()
+    except Exception as error:  # noqa: BLE001 - the watch outlives whoever listens to it
+        log.error("profiles_listener_failed", error=repr(error))
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

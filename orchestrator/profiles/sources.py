@@ -179,7 +179,7 @@ def read_regular_file(path: Path, root: Path | None) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
         raise ProfileInvalid(f"cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ProfileInvalid("not a regular file")
@@ -187,10 +187,12 @@ def read_regular_file(path: Path, root: Path | None) -> bytes:
             raise ProfileInvalid(f"file over {MAX_FILE_BYTES} bytes")
         if root is not None and not _is_below(path, root, status):
             raise ProfileInvalid("a link that leads out of the project")
-        try:
+        with open(descriptor, "rb", closefd=False) as file:
             return file.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            raise ProfileInvalid(f"cannot be read: {error.strerror}") from error
+    except OSError as error:
+        raise ProfileInvalid(f"cannot be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
 
 
 def _is_below(path: Path, root: Path, opened: os.stat_result) -> bool:

@@ -91,6 +91,8 @@ def _check_shipped(effective: Effective, role: Role | None, problem: _Reporter) 
     is_tested = any(entry.agent_type == "test-engineer" and entry.when == "always" for entry in profile.hands_over_to)
     if profile.permission_class == "coding" and (not is_tested or TESTS_ORIGIN in effective.origins):
         yield problem("error", "a coding role must always hand over to test-engineer")
+    if profile.hands_over_to and not any(entry.agent_type in profile.instructions for entry in profile.hands_over_to):
+        yield problem("error", "the instructions name none of the roles that it hands over to")
     if not (profile.context.requirements or profile.context.include):
         yield problem("error", "context asks for nothing")
 
