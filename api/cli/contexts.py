@@ -95,10 +95,12 @@ def _show(
     if session.out.format == "csv":
         session.out.rows(document["context"]["relevant_files"], FILE_COLUMNS)
         return
-    session.out.document(document, render=lambda console: _render(console, session, dict(document), is_explained))
+    session.out.document(document, render=lambda console: _render_facts(console, dict(document)))
+    if session.out.format == "table":
+        _show_files(session, dict(document), is_explained)
 
 
-def _render(console: Console, session: Session, document: dict[str, Any], is_explained: bool) -> None:
+def _render_facts(console: Console, document: dict[str, Any]) -> None:
     from rich.text import Text
 
     inner = document["context"]
@@ -119,13 +121,16 @@ def _render(console: Console, session: Session, document: dict[str, Any], is_exp
     ]
     for name, value in facts:
         console.print(Text(f"{name:<8} {value}"))
-    files = inner.get("relevant_files") or []
-    console.print()
+
+
+def _show_files(session: Session, document: dict[str, Any], is_explained: bool) -> None:
+    files = document["context"].get("relevant_files") or []
+    session.out.text("")
     session.out.rows(files if is_explained else files[:20], FILE_COLUMNS, nothing="no files")
     if not is_explained and len(files) > 20:
         session.out.note(f"and {len(files) - 20} more (--explain lists all)")
     if is_explained and document.get("omitted"):
-        console.print("\nLeft out:")
+        session.out.text("\nLeft out:")
         session.out.rows(document["omitted"], (Column("Path", "path"), Column("Reason", "reason")))
 
 

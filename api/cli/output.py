@@ -18,6 +18,8 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80
 }
 #: Columns of a table that is not shown on a terminal: nothing is cut.
 UNBOUNDED_WIDTH = 20_000
+#: Columns of prose that is not shown on a terminal.
+PROSE_WIDTH = 100
 
 
 class Column(NamedTuple):
@@ -63,15 +65,16 @@ class Output:
         """Whether ``stream`` (stdout by default) is a terminal."""
         return (stream or sys.stdout).isatty()
 
-    def console(self, stream: IO[str] | None = None) -> Console:
-        """A rich console on ``stream`` (stdout by default); as wide as need be when it is no terminal."""
+    def console(self, stream: IO[str] | None = None, *, width: int = UNBOUNDED_WIDTH) -> Console:
+        """A rich console on ``stream`` (stdout by default), ``width`` columns wide when it is no terminal."""
         from rich.console import Console
 
         target = stream or sys.stdout
-        is_terminal = target.isatty()
+        # rich itself takes COLUMNS where it is set; a table in a pipe must not be cut for that.
+        is_bounded = target.isatty() or (width != UNBOUNDED_WIDTH and bool(os.environ.get("COLUMNS")))
         return Console(
             file=target,
-            width=None if is_terminal or os.environ.get("COLUMNS") else UNBOUNDED_WIDTH,
+            width=None if is_bounded else width,
             no_color=not self.is_colored,
             highlight=False,
             markup=False,
@@ -102,9 +105,16 @@ class Output:
             flat = list(flatten(document))
             self._csv([dict(flat)], [Column(key, lambda row, key=key: row.get(key)) for key, _ in flat])  # type: ignore[misc]
         elif render is not None:
-            render(self.console())
+            self.draw(render)
         else:
             self.pairs(list(flatten(document)))
+
+    def draw(self, render: Callable[[Console], None]) -> None:
+        """Print what ``render`` draws; without a terminal it is ``PROSE_WIDTH`` wide."""
+        console = self.console(width=PROSE_WIDTH)
+        with console.capture() as captured:
+            render(console)
+        self._trimmed(captured.get())
 
     def pairs(self, pairs: Sequence[tuple[str, Any]]) -> None:
         """Print names and values below one another."""
@@ -182,8 +192,11 @@ class Output:
         console = self.console()
         with console.capture() as captured:
             console.print(renderable)
+        self._trimmed(captured.get())
+
+    def _trimmed(self, text: str) -> None:
         # Columns are padded to their width; blanks at the ends of lines help nobody.
-        sys.stdout.write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
+        sys.stdout.write("".join(line.rstrip() + "\n" for line in text.splitlines()))
 
 
 def flatten(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

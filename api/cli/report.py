@@ -6,6 +6,7 @@ writes it for a file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,6 +32,7 @@ _SYNONYMS = {
     "information": "info",
 }
 _STYLES = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan", "info": "dim"}
+_REPEATED = re.compile(r"( \[[a-z0-9-]+\])+$")
 #: How many findings of all agents are shown first, and how many lines of each kind for an agent.
 TOP_FINDINGS = 10
 MAX_LINES = 8
@@ -103,10 +105,7 @@ def missing_outcome(step: Mapping[str, Any], agent: Mapping[str, Any] | None) ->
 
 def build_report(run: Mapping[str, Any], outcomes: Sequence[Outcome]) -> JSON:
     """The report as a plain document: the run, counts by severity, top findings, and each agent's outcome."""
-    findings = sorted(
-        (finding for outcome in outcomes for finding in outcome.findings),
-        key=lambda finding: SEVERITIES.index(finding.severity),
-    )
+    findings = merged_findings(outcomes)
     counts = {severity: sum(f.severity == severity for f in findings) for severity in SEVERITIES}
     return {
         "run": dict(run),
@@ -118,6 +117,20 @@ def build_report(run: Mapping[str, Any], outcomes: Sequence[Outcome]) -> JSON:
             for outcome in outcomes
         ],
     }
+
+
+def merged_findings(outcomes: Sequence[Outcome]) -> list[Finding]:
+    """The findings of all agents, each once though reviewers repeat them, the gravest first."""
+    seen: set[tuple[str, str]] = set()
+    merged: list[Finding] = []
+    for outcome in outcomes:
+        for finding in outcome.findings:
+            # Who repeats a finding names its first finder at the end: "... [test-engineer]".
+            key = (finding.location, _REPEATED.sub("", finding.message))
+            if key not in seen:
+                seen.add(key)
+                merged.append(finding)
+    return sorted(merged, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def render_report(console: Console, run: Mapping[str, Any], outcomes: Sequence[Outcome], took_s: float | None) -> None:
@@ -137,8 +150,7 @@ def render_report(console: Console, run: Mapping[str, Any], outcomes: Sequence[O
     counts = report["findings_by_severity"]
     if counts:
         console.print(Text("\nFindings: " + ", ".join(f"{n} {severity}" for severity, n in counts.items())))
-        every = [finding for outcome in outcomes for finding in outcome.findings]
-        every.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+        every = merged_findings(outcomes)
         for finding in every[:TOP_FINDINGS]:
             _print_finding(console, finding, is_named=True)
         if len(every) > TOP_FINDINGS:
@@ -258,7 +270,7 @@ def _print_finding(console: Console, finding: Finding, *, is_named: bool) -> Non
     text.append(_one_line(finding.message))
     if is_named:
         text.append(f" [{plain(finding.agent_type)}]", style="dim")
-    console.print(Padding(text, (0, 0, 0, 2 if is_named else 4)))
+    console.print(Padding(text, (0, 0, 0, 2 if is_named else 4), expand=False))
 
 
 def _section(console: Console, title: str, lines: Sequence[str], style: str) -> None:
@@ -283,7 +295,7 @@ def _wrapped(console: Console, text: str, indent: str) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    console.print(Padding(Text(text), (0, 0, 0, len(indent))))
+    console.print(Padding(Text(text), (0, 0, 0, len(indent)), expand=False))
 
 
 def _one_line(text: str) -> str:

@@ -269,7 +269,7 @@ def store_report(storage: Path, run: dict[str, Any], outcomes: list[Outcome]) ->
 
 def _print(session: Session, run: dict[str, Any], outcomes: list[Outcome], took_s: float, path: Path) -> None:
     if session.out.format == "table":
-        render_report(session.out.console(), run, outcomes, took_s)
+        session.out.draw(lambda console: render_report(console, run, outcomes, took_s))
         session.out.note(f"\nThe whole report: {path}")
         return
     document = {**build_report(run, outcomes), "report_path": str(path)}
