@@ -67,6 +67,8 @@ class WorkerHandle:
         self._on_fact = on_fact
         self._on_lost = on_lost
         self._process: SpawnProcess | None = None
+        self._pid = 0
+        self._exit_code: int | None = None
         self._channel: Channel | None = None
         self._trace: IO[bytes] | None = None
         self._ready: asyncio.Future[None] | None = None
@@ -83,12 +85,14 @@ class WorkerHandle:
     @property
     def pid(self) -> int:
         """Its process; 0 before the start."""
-        return self._process.pid or 0 if self._process is not None else 0
+        return self._pid
 
     @property
     def exit_code(self) -> int | None:
         """How its process ended; negative is a signal; None while it runs."""
-        return self._process.exitcode if self._process is not None else None
+        if self._exit_code is None and self._process is not None:
+            return self._process.exitcode
+        return self._exit_code
 
     async def start(self) -> None:
         """Start the process and wait until it is ready. Raises OSError, TimeoutError, ProtocolViolation."""
@@ -135,19 +139,22 @@ class WorkerHandle:
 
     async def abort(self) -> None:
         """End a hung worker so that it leaves a traceback, then for good."""
-        if self._process is not None and self._process.pid is not None and self._process.exitcode is None:
-            os.kill(self._process.pid, signal.SIGABRT)
-            os.kill(self._process.pid, signal.SIGCONT)  # a stopped process takes no other signal before this one
+        if self._process is not None and self.exit_code is None:
+            os.kill(self._pid, signal.SIGABRT)
+            os.kill(self._pid, signal.SIGCONT)  # a stopped process takes no other signal before this one
             await asyncio.to_thread(self._process.join, TRACE_WAIT_S)
         self._lose("hung")
 
     async def discard(self) -> str:
         """Kill what is left of the process and close the pair; the traceback that it left, or ''."""
         self._close_channel()
-        if self._process is not None:
-            with contextlib.suppress(ValueError):
-                self._process.kill()
-            await asyncio.to_thread(self._process.join, JOIN_TIMEOUT_S)
+        process = self._process
+        if process is not None and self._exit_code is None:
+            process.kill()
+            await asyncio.to_thread(process.join, JOIN_TIMEOUT_S)
+            self._exit_code = process.exitcode
+            if self._exit_code is not None:
+                process.close()
         return await asyncio.to_thread(self._read_trace)
 
     async def wait_ended(self, timeout_s: float) -> bool:
@@ -175,6 +182,7 @@ class WorkerHandle:
             with _lean_main():
                 process.start()
             self._process = process
+            self._pid = process.pid or 0
             return Channel.for_supervisor(socket.socket(fileno=os.dup(ours.fileno())))
         finally:
             for connection in (ours, theirs, trace):

@@ -7,6 +7,7 @@ which is documented as unsafe, for limits, the death signal and the cgroup. Erro
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -206,10 +207,13 @@ def explain(report: bytes, plan: LaunchPlan) -> LaunchFailed:
             "limits", f"{command}: its limits could not be set: {text}", command=command, is_permanent=True
         )
     if step == "exec":
-        reason = "not_found" if code == 2 else "not_executable"
-        if code in (11, 12, 23, 24):
+        reason = "not_found" if code == errno.ENOENT else "not_executable"
+        if code == errno.E2BIG:
+            text = f"{command}: the arguments or the environment are too long: {text}"
+            return LaunchFailed("limits", text, command=command, is_permanent=True)
+        if code in (errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE):
             return LaunchFailed("resources", f"{command}: {text}", command=command, is_permanent=False)
-        hint = " (its interpreter may be missing)" if code == 2 else ""
+        hint = " (its interpreter may be missing)" if code == errno.ENOENT else ""
         return LaunchFailed(reason, f"{command}: {text}{hint}", command=command, is_permanent=True)
     return LaunchFailed("resources", f"{command}: {step} failed: {text}", command=command, is_permanent=False)
 

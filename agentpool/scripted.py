@@ -165,4 +165,8 @@ STEPS = {
 }
 
 if __name__ == "__main__":
-    sys.exit(run(json.loads(sys.argv[1])))
+    text = sys.argv[1]
+    if text.startswith("@"):  # scripts longer than an argument may be come in a file
+        with open(text[1:], encoding="utf-8") as file:
+            text = file.read()
+    sys.exit(run(json.loads(text)))

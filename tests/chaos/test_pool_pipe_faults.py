@@ -1,0 +1,205 @@
+"""Faults 27–33: lines and floods that must not break the reader, and what an agent finds open."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from agentpool.messages import InputState
+from agentpool.testing import leave, result, say, wait, write
+from tests.support.pools import Bench, is_living, local_bench
+from tests.support.waiting import until_async
+
+pytestmark = pytest.mark.chaos
+
+
+def reasons(bench: Bench, agent_id: str) -> list[str]:
+    """Why lines were refused, in order."""
+    return [json.loads(record.payload)["reason"] for record in bench.records(agent_id, "bad_line")]
+
+
+async def test_fault_27_a_line_over_64_kib_is_a_record(tmp_path: Path) -> None:
+    """Prevents the 64 KiB limit of asyncio's StreamReader."""
+    async with local_bench(tmp_path, workers=1) as (bench, _):
+        await bench.run("a", result("success", text="x" * 900_000), leave())
+        (record,) = bench.records("a", "result")
+        assert len(msgspec.json.decode(record.payload)["result"]["text"]) == 900_000
+
+
+async def test_a_line_over_one_mib_is_kept_and_not_parsed(tmp_path: Path) -> None:
+    """Prevents a single line from filling the memory of the worker."""
+    async with local_bench(tmp_path, workers=1) as (bench, _):
+        await bench.run(
+            "a", result("success", text="x" * 50_000), write("y" * 1_100_000 + "\n"), result("partial"), leave()
+        )
+        assert reasons(bench, "a") == ["too_long"]
+        assert len(bench.records("a", "result")) == 2
+        assert b"y" * 1_100_000 in bench.log("a")
+
+
+async def test_fault_28_a_huge_stream_without_a_newline(tmp_path: Path, chaos_rounds: int) -> None:
+    """Prevents memory that grows with a line that never ends (a GiB in the long run)."""
+    megabytes = 128 if chaos_rounds == 1 else 1024
+    async with local_bench(tmp_path, workers=1) as (bench, pool):
+        (worker,) = pool.worker_pids()
+        before = psutil.Process(worker).memory_info().rss
+        exited = await bench.run(
+            "a", write("z" * 1024, times=megabytes * 1024), write("\n"), result(), leave(), timeout_s=120
+        )
+        grown = psutil.Process(worker).memory_info().rss - before
+        assert exited.usage.stdout_bytes > megabytes << 20
+        assert (tmp_path / "a" / "stdout.log").stat().st_size == exited.usage.stdout_bytes
+        assert reasons(bench, "a") == ["too_long"]
+        assert len(bench.records("a", "result")) == 1
+        assert grown < 16 << 20
+
+
+async def test_fault_29_a_flood_on_stderr_while_stdout_is_parsed(tmp_path: Path) -> None:
+    """Prevents the deadlock of reading one pipe while the agent blocks on the other."""
+    flood = [
+        step
+        for _ in range(20)
+        for step in (write("e" * 1000 + "\n", stream="stderr", times=1000), say({"type": "heartbeat"}))
+    ]
+    async with local_bench(tmp_path, workers=1) as (bench, _):
+        exited = await bench.run("a", *flood, leave())
+        assert exited.usage.stderr_bytes == 20 * 1000 * 1001
+        assert len(bench.records("a", "heartbeat")) == 20
+        assert bench.log("a", "stderr") == (b"e" * 1000 + b"\n") * 20_000
+
+
+async def test_fault_30_a_torn_last_line_is_never_a_result(tmp_path: Path) -> None:
+    """Prevents half a result from counting because it happens to parse."""
+    async with local_bench(tmp_path, workers=1) as (bench, _):
+        whole = '{"type":"result","result":{"status":"success"}}'
+        await bench.launch("a", say({"type": "progress", "message": "x"}), write(whole), wait())
+        await bench.said("a")
+        await until_async(lambda: bench.log("a").endswith(whole.encode()))
+        await bench.pool.kill("a", grace_s=0)
+        exited = await bench.exited("a")
+        assert bench.records("a", "result") == []
+        assert exited.terminal == b""
+        assert bench.log("a").endswith(whole.encode())
+
+
+BAD_LINES = {
+    "not_finite": b'{"type":"result","result":{"n":NaN}}',
+    "not_finite ": b'{"type":"result","result":{"n":1e999}}',
+    "integer_too_large": b'{"type":"result","result":{"n":' + b"9" * 5000 + b"}}",
+    "too_deep": b'{"type":"result","result":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "too_deep ": b"[" * 100_000,
+    "lone_surrogate": b'{"type":"result","result":{"s":"\\ud800"}}',
+    "duplicate_key": b'{"type":"result","result":{"a":1,"a":2}}',
+    "not_utf8": b'{"type":"result","result":{"s":"\xff\xfe"}}',
+    "not_utf8 ": b"\x80\x81 words",
+    "not_json": b'{"type":"result","result":{',
+    "result_not_an_object": b'{"type":"result","result":[]}',
+}
+
+
+async def test_fault_31_each_unacceptable_line_is_one_bad_line_and_the_stream_lives(tmp_path: Path) -> None:
+    """Prevents ValueError, RecursionError and surrogates of a line from ending the reader or reaching a store."""
+    async with local_bench(tmp_path, workers=1) as (bench, _):
+        lines = [write(data=line + b"\n") for line in BAD_LINES.values()]
+        exited = await bench.run("a", *lines, result("success"), leave())
+        assert reasons(bench, "a") == [reason.strip() for reason in BAD_LINES]
+        assert len(bench.records("a", "result")) == 1
+        assert bench.log("a").startswith(b"\n".join(BAD_LINES.values()))
+        assert exited.exit_code == 0
+
+
+async def test_a_flood_of_binary_goes_to_the_log_and_not_up(tmp_path: Path) -> None:
+    """Prevents an agent from flooding the supervisor with reports of its bad lines."""
+    async with local_bench(tmp_path, workers=1) as (bench, _):
+        exited = await bench.run("a", write(data=b"\xff\x00\n", times=200_000), result(), leave())
+        assert len(bench.records("a", "bad_line")) == 100
+        assert len(bench.records("a", "result")) == 1
+        assert exited.usage.stdout_bytes == (tmp_path / "a" / "stdout.log").stat().st_size
+
+
+async def test_fault_32_identity_comes_from_the_pipe(tmp_path: Path) -> None:
+    """Prevents one agent from speaking in another's name."""
+    async with local_bench(tmp_path, workers=1) as (bench, _):
+        await bench.launch("victim", wait())
+        await bench.run(
+            "liar", say({"type": "result", "agent_id": "victim", "result": {"agent_id": "victim"}}), leave()
+        )
+        assert bench.records("victim") == []
+        assert len(bench.records("liar", "result")) == 1
+
+
+@pytest.mark.parametrize("runtime", ["jsonl", "python"])
+async def test_fault_33_an_agent_finds_three_descriptors(tmp_path: Path, runtime: str) -> None:
+    """Prevents pipes, sockets or files of the worker, and of other agents, from reaching an agent."""
+    (tmp_path / "seen.py").write_text(
+        "import os\ndef main(agent):\n"
+        "    return {'status': 'success', 'fds': sorted(int(n) for n in os.listdir('/proc/self/fd'))[:-1]}\n",
+        encoding="utf-8",
+    )
+    async with local_bench(tmp_path, workers=1) as (bench, _):
+        for number in range(3):
+            await bench.launch(f"other{number}", wait())
+        if runtime == "python":
+            await bench.run("a", argv=("seen:main",), runtime="python", workspace=str(tmp_path))
+            shown = json.loads(bench.records("a", "result")[0].payload)["result"]["fds"]
+        else:
+            await bench.run("a", {"do": "show", "what": "descriptors"}, leave())
+            shown = json.loads(bench.records("a", "progress")[0].payload)["value"]
+        assert shown == [0, 1, 2]
+
+
+async def test_an_agent_that_does_not_read_is_bounded_and_reported(tmp_path: Path) -> None:
+    """Prevents messages to a deaf agent from piling up in the worker, or blocking it."""
+    async with local_bench(tmp_path, workers=1, input_bytes=256 << 10) as (bench, pool):
+        await bench.launch("deaf", wait())
+        line = json.dumps({"type": "message", "text": "x" * 10_000}).encode()
+        for number in range(100):
+            pool.send("deaf", f"m{number}", line)
+        full = await bench.fact(InputState, lambda fact: fact.reason == "stdin_full")
+        assert full.state == "dead"
+        assert (await bench.run("other", leave())).exit_code == 0
+        await pool.kill("deaf", grace_s=0)
+        await bench.exited("deaf")
+        last = dict(bench.inputs("deaf"))
+        assert set(last.values()) == {"written", "dead"}
+        ends = [fact.reason for fact in bench.facts if isinstance(fact, InputState) and fact.state == "dead"]
+        assert {"stdin_full"} < set(ends) <= {"stdin_full", "stdin_closed", "agent_ended"}
+
+
+async def test_a_slow_consumer_slows_the_flood_and_loses_nothing(tmp_path: Path) -> None:
+    """Prevents memory that grows with a supervisor that is behind, and records that are dropped to avoid it."""
+    line = json.dumps({"type": "log", "message": "x" * 2000})
+    async with local_bench(tmp_path, workers=1, fact_buffer_bytes=1 << 20) as (bench, pool):
+        bench.is_consuming.clear()
+        started = await bench.launch("a", write(line + "\n", times=20_000), result(), leave())
+        log = tmp_path / "a" / "stdout.log"
+
+        def has_stalled() -> bool:
+            (worker,) = pool.worker_pids()
+            return (
+                log.stat().st_size > 4 << 20
+                and psutil.Process(started.pid).status() == psutil.STATUS_SLEEPING
+                and is_living(worker)
+            )
+
+        await until_async(has_stalled)
+        assert log.stat().st_size < 30 << 20
+        bench.is_consuming.set()
+        exited = await bench.exited("a", timeout_s=60)
+        assert exited.exit_code == 0
+        assert len(bench.records("a", "log")) == 20_000
+        assert len(bench.records("a", "result")) == 1
+
+
+async def test_a_closed_reader_is_not_an_agents_problem(tmp_path: Path) -> None:
+    """Prevents SIGPIPE dispositions of the worker from reaching agents: theirs is the default."""
+    async with local_bench(tmp_path, workers=1) as (bench, _):
+        exited = await bench.run("a", argv=("sh", "-c", "yes | head -n1; exit 0"), runtime="text")
+        assert (exited.exit_code, bench.log("a"), bench.log("a", "stderr")) == (0, b"y\n", b"")
+        killed = await bench.run("b", {"do": "signal_self", "signal": "SIGPIPE"}, leave())
+        assert killed.signal == signal.SIGPIPE

@@ -1,0 +1,180 @@
+"""Faults 13–15, 18 and 19: pool workers that are killed, crash or hang; and the warm parent's death."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from agentpool.errors import LaunchFailed
+from agentpool.messages import WorkerLost
+from agentpool.testing import child, ignore, leave, result, say, wait, write
+from tests.support.pools import is_living, local_bench, stat_of, worker_keeping
+from tests.support.processes import processes_with
+from tests.support.waiting import until_async
+
+pytestmark = pytest.mark.chaos
+
+READY = say({"type": "progress", "message": "ready"})
+
+
+async def test_fault_13_others_go_on_when_an_idle_worker_is_killed(tmp_path: Path) -> None:
+    """Prevents the wedge of a shared queue whose semaphore died with its holder."""
+    async with local_bench(tmp_path, workers=2) as (bench, pool):
+        started = await bench.launch("a", {"do": "echo", "lines": 1}, result(), leave())
+        idle = next(pid for pid in pool.worker_pids() if pid != worker_keeping(started.pid))
+        os.kill(idle, signal.SIGKILL)
+        lost = await bench.fact(WorkerLost)
+        assert (lost.pid, lost.exit_code, lost.agents, lost.is_replaced) == (idle, -signal.SIGKILL, (), True)
+        pool.send("a", "m", b'{"type":"message","message_id":"m","text":"still there"}')
+        assert (await bench.exited("a")).exit_code == 0
+        await until_async(lambda: len(pool.worker_pids()) == 2, what="a new worker")
+        exits = await asyncio.gather(*(bench.run(f"b{number}", leave()) for number in range(4)))
+        assert [exited.exit_code for exited in exits] == [0] * 4
+
+
+async def test_fault_14_a_worker_killed_mid_frame_harms_nobody_else(tmp_path: Path) -> None:
+    """Prevents a torn frame from being read as one, and from stopping other workers."""
+    async with local_bench(tmp_path, workers=2, fact_buffer_bytes=1 << 16) as (bench, _):
+        bench.is_consuming.clear()  # the channels fill: both workers stand in the middle of a frame
+        text = '{"type":"log","message":"' + "x" * 5000 + '"}\n'
+        flood = await bench.launch("flood", write(text, times=3000), wait())
+        other = await bench.launch("other", write(text, times=3000), result(), leave())
+        keeper = worker_keeping(flood.pid)
+        assert keeper != worker_keeping(other.pid)
+        await until_async(lambda: bench.pool.stats().running == 2)
+        os.kill(keeper, signal.SIGKILL)
+        bench.is_consuming.set()
+        assert (await bench.exited("flood")).ended_by == "worker_lost"
+        assert (await bench.exited("other")).exit_code == 0
+        assert len(bench.records("other", "log")) == 3000
+        assert len(bench.records("other", "result")) == 1
+
+
+async def test_fault_15_only_the_crashed_worker_restarts(tmp_path: Path) -> None:
+    """Prevents a crash from taking the whole pool along; the traceback is kept."""
+    with capture_logs() as logs:
+        async with local_bench(tmp_path, workers=2) as (bench, pool):
+            started = await bench.launch("a", READY, wait())
+            safe = await bench.launch("b", READY, {"do": "echo", "lines": 1}, leave())
+            crashing = worker_keeping(started.pid)
+            survivor = worker_keeping(safe.pid)
+            os.kill(crashing, signal.SIGSEGV)
+            lost = await bench.fact(WorkerLost)
+            assert (lost.exit_code, lost.agents) == (-signal.SIGSEGV, ("a",))
+            exited = await bench.exited("a")
+            assert (exited.ended_by, exited.survivors.count) == ("worker_lost", 0)
+            assert survivor in pool.worker_pids()
+            pool.send("b", "m", b'{"type":"message","message_id":"m","text":"x"}')
+            assert (await bench.exited("b")).exit_code == 0
+    traces = [entry["traceback"] for entry in logs if entry["event"] == "pool.worker.traceback"]
+    assert any("reactor.py" in trace for trace in traces)
+
+
+async def test_fault_18_a_hung_worker_is_killed_with_its_traceback(tmp_path: Path) -> None:
+    """Prevents a worker that hangs for ever with all its agents."""
+    with capture_logs() as logs:
+        async with local_bench(tmp_path, workers=1, ping_interval_s=0.1, ping_deadline_s=0.5) as (bench, pool):
+            await bench.launch("a", READY, wait())
+            await bench.said("a")
+            (worker,) = pool.worker_pids()
+            os.kill(worker, signal.SIGSTOP)
+            assert (await bench.exited("a")).ended_by == "worker_lost"
+            await until_async(lambda: pool.worker_pids() not in ((), (worker,)), what="a new worker")
+            assert (await bench.run("b", leave())).exit_code == 0
+            assert not is_living(worker)
+    events = [entry["event"] for entry in logs]
+    assert "pool.worker.hung" in events
+    assert any("Current thread" in entry.get("traceback", "") for entry in logs)
+
+
+@pytest.mark.parametrize("cgroups", [True, False], ids=["cgroups", "no-cgroups"])
+async def test_fault_19_the_agents_of_a_killed_worker_are_ended_and_told(tmp_path: Path, cgroups: bool) -> None:
+    """Prevents agents that go on, or zombies that stay, after the worker that kept them is gone."""
+    async with local_bench(tmp_path, workers=1, cgroups=cgroups) as (bench, pool):
+        for number, how in enumerate(("fork", "setsid", "daemon")):
+            await bench.launch(f"a{number}", child(how, ignore(), READY, wait()), ignore(), wait())
+            await bench.said(f"a{number}")
+        (worker,) = pool.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        for number in range(3):
+            exited = await bench.exited(f"a{number}")
+            assert (exited.ended_by, exited.exit_code, exited.survivors.count) == ("worker_lost", None, 0)
+            assert len(bench.exits(f"a{number}")) == 1
+        assert processes_with(bench.mark) == []
+        assert pool.stats().running == 0
+        children = [stat_of(int(name)) for name in os.listdir("/proc") if name.isdigit()]
+        assert not [stat for stat in children if stat is not None and stat == ("Z", os.getpid())]
+
+
+async def test_a_crash_loop_is_reported_and_not_looped(tmp_path: Path) -> None:
+    """Prevents a worker that crashes at once from being restarted as fast as the machine can."""
+    limits = {"worker_restart_limit": 2, "worker_restart_window_s": 30.0}
+    async with local_bench(tmp_path, workers=1, **limits) as (bench, pool):
+        for number in range(3):
+            await until_async(lambda: pool.worker_pids(), what="a worker")
+            (worker,) = pool.worker_pids()
+            os.kill(worker, signal.SIGKILL)
+            lost = await bench.fact(WorkerLost, lambda fact, pid=worker: fact.pid == pid)  # type: ignore[misc]
+            assert lost.is_replaced is (number < 2)
+        with pytest.raises(LaunchFailed) as caught:
+            await bench.launch("a", leave())
+        assert (caught.value.reason, caught.value.is_permanent) == ("worker_lost", False)
+        assert pool.stats().running == 0
+
+
+async def test_workers_killed_at_random_lose_no_agent(tmp_path: Path, chaos_seed: int, chaos_rounds: int) -> None:
+    """Prevents launches that never answer and agents that never end when workers die around them."""
+    chance = random.Random(chaos_seed)
+    config = {"workers": 2, "worker_restart_limit": 1000}
+    async with local_bench(tmp_path, **config) as (bench, pool):
+        names = [f"a{number}" for number in range(40 * chaos_rounds)]
+
+        async def start(name: str) -> str:
+            await asyncio.sleep(chance.random() * 1.0)
+            try:
+                await bench.launch(name, say({"type": "heartbeat"}), {"do": "sleep", "seconds": 0.2}, leave())
+            except LaunchFailed as error:
+                return error.reason
+            return "started"
+
+        async def kill() -> None:
+            for _ in range(4 * chaos_rounds):
+                await asyncio.sleep(chance.random() * 0.5)
+                if pids := pool.worker_pids():
+                    os.kill(chance.choice(pids), signal.SIGKILL)
+
+        *starts, _ = await asyncio.gather(*(start(name) for name in names), kill())
+        assert set(map(str, starts)) <= {"started", "worker_lost"}
+        for name, what in zip(names, starts, strict=True):
+            if what == "started":
+                assert (await bench.exited(name)).survivors.count == 0
+            assert len(bench.exits(name)) == int(what == "started")
+        assert processes_with(bench.mark) == []
+        assert pool.stats().running == 0
+
+
+@pytest.mark.parametrize("cgroups", [True, False], ids=["cgroups", "no-cgroups"])
+async def test_the_death_of_the_warm_parent_ends_its_agents_and_it_is_replaced(tmp_path: Path, cgroups: bool) -> None:
+    """Prevents warm agents that are forgotten, or a runtime that is gone for good, when their parent dies."""
+    (tmp_path / "warm.py").write_text(
+        "import time\n"
+        "def stay(agent):\n    agent.progress('ready')\n    time.sleep(600)\n"
+        "def quick(agent):\n    return {'status': 'success'}\n",
+        encoding="utf-8",
+    )
+    place: dict[str, Any] = {"runtime": "python", "workspace": str(tmp_path)}
+    async with local_bench(tmp_path, workers=1, cgroups=cgroups) as (bench, _):
+        started = await bench.launch("a", argv=("warm:stay",), **place)
+        await bench.said("a")
+        os.kill(worker_keeping(started.pid), signal.SIGKILL)  # its parent is the zygote
+        exited = await bench.exited("a")
+        assert (exited.signal, exited.survivors.count) == (signal.SIGKILL, 0)
+        assert (await bench.run("b", argv=("warm:quick",), **place)).exit_code == 0
+        assert bench.losses() == []
