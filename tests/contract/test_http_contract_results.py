@@ -146,12 +146,6 @@ def test_every_coding_role_hands_over_to_the_test_engineer(sidecar: Server, issu
             assert "test-engineer" in [entry["agent_type"] for entry in stored["next_agents"]], role
 
 
-def test_a_result_for_an_unknown_role_is_not_found(sidecar: Server, issue: str) -> None:
-    """An operator may name any agent type: any that there is."""
-    body = {"agent_type": "no-such-role", "issue_id": issue, "result": {"status": "success"}}
-    sidecar.api().post("/api/results", body).refused(404, "AGT_002")
-
-
 @pytest.mark.parametrize("field", ["files_created", "decisions", "metrics", "artifacts", "errors", "next_steps"])
 def test_a_field_of_the_wrong_type_is_refused_by_name(sidecar: Server, issue: str, field: str) -> None:
     """Whoever reads results relies on these types."""

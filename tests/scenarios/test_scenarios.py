@@ -86,7 +86,8 @@ def test_04_projects_are_isolated(sidecar: Server, issue: str) -> None:
     ids = {}
     for project in ("sample", "other"):
         script = f"cat NAME.txt; {say_result(decisions=[f'of {project}'])}; {say_event(project)}"
-        ids[project] = ended(api, spawn(api, issue, script, project_id=project)["agent_id"])["agent_id"]
+        answer = spawn(api, issue, script, project_id=project)
+        ids[project] = ended(sidecar.api(project_id=project), answer["agent_id"])["agent_id"]
     for project, foreign in (("sample", "other"), ("other", "sample")):
         own = sidecar.api("python-specialist", project_id=project)
         rows = own.get("/api/results", issue_id=issue).expect(200).json["results"]
@@ -255,7 +256,7 @@ def test_10_a_large_project_is_cut_to_the_budget_and_says_so(sidecar: Server, is
     assert sum(len(entry["content"].encode()) for entry in files) <= 50_000
     assert document["omitted"]
     assert document["context"]["project_structure"]["total_files"] == 310
-    whole = own.get("/api/context/i/python-specialist", max_bytes=50_000_000).expect(200)
+    whole = own.get("/api/context/i/python-specialist", max_bytes=10_000_000).expect(200)
     assert len(whole.body) <= 10 << 20
 
 

@@ -22,6 +22,7 @@ from tests.support.waiting import until
 #: Seconds for a start and for a stop on a busy machine; the contract allows 20 for a stop.
 START_S = 60.0
 STOP_S = 20.0
+_REPORT = re.compile(r"report it with (\S+)")
 _READY = re.compile(r"^listening on (http://\S+:(\d+))$", re.MULTILINE)
 
 
@@ -120,6 +121,12 @@ class Server:
                 process.wait()
             self._stopped()
 
+    def exited(self, timeout_s: float = STOP_S) -> int:
+        """Wait for it to end by itself, or by what a test did to it; the exit code."""
+        code = self._running().wait(timeout_s)
+        self._stopped()
+        return code
+
     def kill9(self) -> None:
         """SIGKILL, as a crash would be: nothing of it can say goodbye."""
         process = self._running()
@@ -207,6 +214,9 @@ class Server:
         for name in ("stdout", "stderr"):
             text = self._file(name).read_text(encoding="utf-8", errors="replace")
             tails.append(f"--- {name} ---\n{text[-6000:]}")
+            if (report := _REPORT.search(text)) and (path := Path(report[1])).exists():
+                tails.append(f"--- {path} ---\n{path.read_text(encoding='utf-8', errors='replace')[-6000:]}")
+                path.unlink()
         return "\n".join(tails)
 
     # -- internal -----------------------------------------------------------------------------
