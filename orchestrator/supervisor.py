@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 
 import structlog
-from agentpool.local import LocalPool
 
 from agentpool.config import PoolConfig
+from agentpool.local import LocalPool
 from orchestrator.agents.base import TokenMinter
 from orchestrator.agents.feeds import EventFeeds
 from orchestrator.agents.launch import Launcher
@@ -29,7 +29,11 @@ from orchestrator.config import Settings, user_config_path
 from orchestrator.context.engine import ContextEngine
 from orchestrator.errors import UnknownAgentType
 from orchestrator.events.bus import EventBus
+from orchestrator.events.delivery import Courier
 from orchestrator.events.mirror import LogMirror
+from orchestrator.events.rules import RuleBook
+from orchestrator.events.triggers import TriggerRunner
+from orchestrator.events.webhooks import WebhookSender
 from orchestrator.health import Reporter
 from orchestrator.metrics import Metrics
 from orchestrator.models import JSON, Event, EventDraft, Project
@@ -45,7 +49,27 @@ from orchestrator.workflows.runner import RunService
 from orchestrator.workspaces import Workspaces
 
 #: Modules that the parent of warm Python agents imports once.
-PRELOADED = ("agentpool.agent", "orchestrator.analysts.preload")
+PRELOADED = (
+    "agentpool.agent",
+    *(
+        f"orchestrator.analysts.{name}"
+        for name in (
+            "api_surface",
+            "architecture",
+            "data",
+            "dependencies",
+            "documentation",
+            "frontend",
+            "infrastructure",
+            "language",
+            "performance",
+            "research",
+            "review",
+            "security",
+            "testing",
+        )
+    ),
+)
 #: Seconds after which profiles are read again where no watch is possible.
 PROFILE_CHECK_S = 60.0
 #: Seconds of grace that agents have when the sidecar stops.
@@ -87,6 +111,7 @@ class Supervisor:
         self._given_projects = projects
         self._clock = clock = clock or SystemClock()
         self._stack = AsyncExitStack()
+        self._are_deliveries_open = False
         agents_dir = directory / "agents"
         self._agents_dir = agents_dir
         self.storage = SqliteStorage(directory)
@@ -97,10 +122,12 @@ class Supervisor:
             check_interval_s=PROFILE_CHECK_S,
         )
         self.projects = ProjectService(self.storage, on_added=self._prepare_project, clock=clock)
+        rules = RuleBook(self._directory_of)
         self.bus = EventBus(
             self.storage,
             settings.events,
             clock=clock,
+            rules=rules,
             mirror=LogMirror(directory / "events", settings.events),
         )
         self.context = ContextEngine(
@@ -167,6 +194,17 @@ class Supervisor:
             publish=self._publish,
             clock=clock,
         )
+        self.courier = Courier(
+            self.bus,
+            self.storage,
+            rules,
+            {
+                "trigger": TriggerRunner(rules, self.storage, self.agents.spawn, settings.events, clock).deliver,
+                "webhook": WebhookSender(self.bus, rules, clock).deliver,
+                "stdin": self._feeds.deliver,
+            },
+            clock=clock,
+        )
         self._reporter = Reporter(
             settings=settings,
             directory=directory,
@@ -218,12 +256,17 @@ class Supervisor:
         await self.context.start()
         stack.push_async_callback(self.context.stop)
         await self.pool.start()
-        relay = asyncio.create_task(Relay(self.pool, self.registry, self.metrics).run(), name="relay")
+        relay = asyncio.create_task(Relay(self.pool, self.registry, self._feeds, self.metrics).run(), name="relay")
         stack.push_async_callback(self._stop_agents, relay)
         stack.push_async_callback(self._feeds.stop)
         await self._recovery().run()
         await self.runs.resume()
         stack.push_async_callback(self.runs.stop)
+        await self.courier.start()
+        stack.push_async_callback(self.courier.stop)
+        for project in self.projects.list():
+            await self.courier.add_project(project.project_id)
+        self._are_deliveries_open = True
         self._watch(relay)
         sweeper = Sweeper(
             self.settings,
@@ -273,9 +316,14 @@ class Supervisor:
 
     async def _prepare_project(self, project: Project) -> None:
         await self.profiles.prepare(project.path)
+        if self._are_deliveries_open:
+            await self.courier.add_project(project.project_id)
 
-    async def _publish(self, project_id: str, draft: EventDraft) -> Event:
-        return (await self.bus.publish(project_id, draft)).event
+    def _directory_of(self, project_id: str) -> str | None:
+        return self.projects.get(project_id).path if self.projects.has(project_id) else None
+
+    async def _publish(self, project_id: str, draft: EventDraft, *, role: str | None = None) -> Event:
+        return (await self.bus.publish(project_id, draft, role=role)).event
 
     def _hand_overs(self, project_id: str, agent_type: str, result: JSON) -> list[JSON]:
         try:

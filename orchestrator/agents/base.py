@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from orchestrator.models import AgentRecord, Model
+from orchestrator.models import AgentRecord, Event, EventDraft, Model
+
+
+class Publish(Protocol):
+    """Appends an event durably and returns it."""
+
+    async def __call__(self, project_id: str, draft: EventDraft, *, role: str | None = None) -> Event:
+        """``role`` is the agent type that asks, for the project's topic rules; None is the supervisor itself."""
 
 
 class TokenMinter(Protocol):

@@ -8,15 +8,21 @@ import structlog
 
 from agentpool.base import Pool
 from agentpool.errors import UnknownAgent
+from agentpool.messages import InputState
 from agentpool.runtimes import get_runtime
 from orchestrator.agents.launch import command_of
 from orchestrator.agents.registry import AgentRegistry, LiveAgent
+from orchestrator.errors import StorageWriteFailed
 from orchestrator.events.bus import EventBus
+from orchestrator.events.delivery import DeliveryFailed
 from orchestrator.events.query import EventQuery
-from orchestrator.models import Event
+from orchestrator.models import Delivery, Event
 
 #: Events read from the log at a time.
 PAGE = 200
+#: The kind of target under which dead letters name an agent's stdin.
+TARGET = "stdin"
+EVENT_LINE = b'{"type":"event",'
 log = structlog.get_logger(__name__)
 
 
@@ -66,7 +72,6 @@ class EventFeeds:
             self._readers.pop(project_id, None)
 
     def _deliver(self, project_id: str, event: Event) -> None:
-        line: bytes | None = None
         for agent_id in tuple(self._fed.get(project_id, ())):
             live = self._registry.live.get(agent_id)
             if live is None:
@@ -74,11 +79,52 @@ class EventFeeds:
                 continue
             if not _concerns(event, live):
                 continue
-            line = line or b'{"type":"event",' + self._bus.encoded(event)[1:]
             try:
-                self._pool.send(agent_id, event.event_id, line)
+                self._send(live, event)
             except UnknownAgent:
                 self._fed[project_id].discard(agent_id)
+
+    def _send(self, live: LiveAgent, event: Event) -> None:
+        live.fed[event.event_id] = event
+        try:
+            self._pool.send(live.record.agent_id, event.event_id, EVENT_LINE + self._bus.encoded(event)[1:])
+        except UnknownAgent:
+            del live.fed[event.event_id]
+            raise
+
+    async def note(self, live: LiveAgent, fact: InputState) -> bool:
+        """Take what became of an event's line; False when the line was none. One that a running agent did not
+        take becomes a dead letter, one that its end overtook does not.
+        """
+        event = live.fed.get(fact.message_id)
+        if event is None:
+            return False
+        if fact.state != "queued":
+            del live.fed[fact.message_id]
+        if fact.state == "dead" and fact.reason == "stdin_full":
+            try:
+                await self._bus.letters.add(
+                    live.record.project_id,
+                    event,
+                    target=f"{TARGET}:{live.record.agent_id}",
+                    reason=fact.reason,
+                    attempts=1,
+                    last_error="the agent does not read its stdin",
+                )
+            except StorageWriteFailed as error:
+                log.error("dead_letter_lost", agent_id=live.record.agent_id, reason=error.message)
+        return True
+
+    async def deliver(self, delivery: Delivery) -> None:
+        """Write a redriven event to its agent again. Raises DeliveryFailed when the agent has ended."""
+        agent_id = delivery.target.removeprefix(f"{TARGET}:")
+        live = self._registry.live.get(agent_id)
+        try:
+            if live is None or live.record.project_id != delivery.project_id:
+                raise UnknownAgent(agent_id)
+            self._send(live, delivery.event)
+        except UnknownAgent as error:
+            raise DeliveryFailed("agent_ended", str(error), is_permanent=True) from error
 
     async def stop(self) -> None:
         """Stop all readers."""

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Awaitable, Callable
 
 import msgspec
 import structlog
-from agentpool.outcomes import classify
 
 from agentpool.base import Pool
 from agentpool.errors import LaunchFailed, PoolClosed, PoolFull, UnknownAgent
 from agentpool.messages import AgentExited
 from agentpool.messages import AgentRecord as OutputRecord
+from agentpool.outcomes import classify
 from agentpool.states import STATUS_OF_OUTCOME, AgentState, Outcome
-from orchestrator.agents.base import TokenMinter
+from orchestrator.agents.base import Publish, TokenMinter
 from orchestrator.agents.durability import until_stored
 from orchestrator.agents.ends import (
     MAX_OUTPUT_BYTES,
@@ -34,14 +33,13 @@ from orchestrator.agents.restarts import RestartIntensity, backoff_s, wants_rest
 from orchestrator.clock import Clock
 from orchestrator.errors import SidecarError, SpawnFailed
 from orchestrator.metrics import Metrics
-from orchestrator.models import AgentRecord, Event, EventDraft
+from orchestrator.models import AgentRecord, EventDraft
 from orchestrator.results import ResultService
 
 #: Lines taken together at most; their events share a commit.
 BATCH = 200
 #: Seconds between tries when the queue has no place for a restart.
 REQUEUE_S = 1.0
-Publish = Callable[[str, EventDraft], Awaitable[Event]]
 log = structlog.get_logger(__name__)
 
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import msgspec
 import structlog
 
 from agentpool.messages import AgentRecord as OutputRecord
+from orchestrator.agents.base import Publish
 from orchestrator.agents.durability import until_stored
 from orchestrator.agents.registry import LiveAgent
 from orchestrator.errors import SidecarError
 from orchestrator.identifiers import check_identifier
 from orchestrator.metrics import Metrics
-from orchestrator.models import JSON, Event, EventDraft, Priority, ResultDraft
+from orchestrator.models import JSON, EventDraft, Priority, ResultDraft
 from orchestrator.results import ResultService
 
 #: Notes on unreadable lines kept for an attempt's evidence.
 MAX_NOTES = 20
-Publish = Callable[[str, EventDraft], Awaitable[Event]]
 log = structlog.get_logger(__name__)
 
 
@@ -75,7 +74,7 @@ class RecordTaker:
                 publisher=live.record.agent_id,
                 **{name: getattr(line, name) for name in PipeEvent.__struct_fields__},
             )
-            await until_stored(lambda: self._publish(live.record.project_id, draft))
+            await until_stored(lambda: self._publish(live.record.project_id, draft, role=live.record.agent_type))
         except (msgspec.DecodeError, SidecarError) as error:
             self._refuse(live, record, str(error))
 

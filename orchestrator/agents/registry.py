@@ -14,7 +14,7 @@ from agentpool.messages import AgentRecord as OutputRecord
 from agentpool.states import AgentState, check_transition, is_final
 from orchestrator.agents.base import InputReceipt
 from orchestrator.clock import Clock
-from orchestrator.models import JSON, AgentRecord
+from orchestrator.models import JSON, AgentRecord, Event
 from orchestrator.profiles.model import Profile
 from orchestrator.storage.base import AgentStore
 
@@ -35,6 +35,7 @@ class LiveAgent:
         facts: what the pool said of the running attempt, in order.
         stop_reason: why somebody wants it ended, or None.
         result_id, result_status: the newest result of the running attempt.
+        fed: events on their way to its stdin, by id.
         notes: what could not be taken from its pipe, for the evidence (bounded).
     """
 
@@ -52,6 +53,7 @@ class LiveAgent:
         self.notes: list[str] = []
         self.progress: JSON = {}
         self.inputs: dict[str, InputReceipt] = {}
+        self.fed: dict[str, Event] = {}
         self.stdout_bytes = 0
         self.stderr_bytes = 0
         self.record_dir = ""
@@ -99,6 +101,7 @@ class LiveAgent:
         self.result_id = self.result_status = None
         self.notes = []
         self.progress = {}
+        self.fed = {}
         self.facts = asyncio.Queue(MAX_PENDING_FACTS)
 
     def wake_followers(self) -> None:

@@ -8,6 +8,7 @@ from agentpool.base import Pool
 from agentpool.messages import AgentExited, AgentOutput, InputState, WorkerLost
 from agentpool.messages import AgentRecord as OutputRecord
 from orchestrator.agents.base import InputReceipt
+from orchestrator.agents.feeds import EventFeeds
 from orchestrator.agents.registry import AgentRegistry, LiveAgent
 from orchestrator.metrics import Metrics
 
@@ -17,8 +18,9 @@ log = structlog.get_logger(__name__)
 class Relay:
     """Hands each fact to the agent that it is about, in order; each agent's own task then acts on it."""
 
-    def __init__(self, pool: Pool, registry: AgentRegistry, metrics: Metrics) -> None:
+    def __init__(self, pool: Pool, registry: AgentRegistry, feeds: EventFeeds, metrics: Metrics) -> None:
         self._pool = pool
+        self._feeds = feeds
         self._registry = registry
         self._metrics = metrics
 
@@ -40,7 +42,9 @@ class Relay:
             if live is None:
                 continue
             if isinstance(fact, InputState):
-                live.remember_input(InputReceipt(message_id=fact.message_id, state=fact.state, reason=fact.reason))
+                if not await self._feeds.note(live, fact):
+                    receipt = InputReceipt(message_id=fact.message_id, state=fact.state, reason=fact.reason)
+                    live.remember_input(receipt)
             elif isinstance(fact, AgentOutput):
                 self._grew(live, fact)
             elif isinstance(fact, OutputRecord | AgentExited):

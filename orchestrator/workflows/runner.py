@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 import structlog
 
 from agentpool.states import AgentState
+from orchestrator.agents.base import Publish
 from orchestrator.agents.durability import until_stored
 from orchestrator.agents.service import AgentService
 from orchestrator.clock import Clock
@@ -17,7 +17,7 @@ from orchestrator.context.engine import ContextEngine
 from orchestrator.context.models import ContextRequest
 from orchestrator.errors import Conflict, NotFound, PoolSaturated, SidecarError
 from orchestrator.identifiers import check_identifier, new_id
-from orchestrator.models import Event, EventDraft, Run, RunStep, SpawnRequest
+from orchestrator.models import EventDraft, Run, RunStep, SpawnRequest
 from orchestrator.profiles.catalogue import Profiles
 from orchestrator.projects import ProjectService
 from orchestrator.storage.base import RunStore
@@ -30,7 +30,6 @@ FINAL = ("completed", "failed", "cancelled")
 #: The role whose view of the project decides about the team.
 PLANNING_ROLE = "chief-architect"
 PUBLISHER = "supervisor"
-Publish = Callable[[str, EventDraft], Awaitable[Event]]
 log = structlog.get_logger(__name__)
 
 
