@@ -15,6 +15,7 @@ from orchestrator.events.query import EventPage, EventQuery, Matcher, compile_qu
 from orchestrator.events.reader import Slice
 from orchestrator.events.subscribers import Subscribers
 from orchestrator.events.tail import Tail
+from orchestrator.identifiers import is_identifier
 from orchestrator.models import Consumer
 from orchestrator.storage.base import EventLog
 
@@ -185,6 +186,8 @@ class DurableReaders:
         now = self._clock.now()
         lags = []
         for consumer in await self._log.list_consumers(project_id):
+            if not is_identifier(consumer.name):
+                continue  # the supervisor's own position
             matcher = _matcher(consumer)
             types = None if consumer.event_type == "*" else frozenset(consumer.event_type.split(","))
             waiting = sum(1 for event in tail.after(consumer.acked, types) if matcher(event))
@@ -207,7 +210,7 @@ class DurableReaders:
                 subscribers.drop_durable(consumer.name, consumer.event_type)
 
     def _register(self, subscribers: Subscribers, consumer: Consumer) -> None:
-        if self._clock.now() - consumer.updated_at < self._settings.retention_s:
+        if is_identifier(consumer.name) and self._clock.now() - consumer.updated_at < self._settings.retention_s:
             subscribers.set_durable(consumer.name, consumer.event_type, _matcher(consumer))
 
 

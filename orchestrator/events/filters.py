@@ -6,8 +6,8 @@
     value        = ( ">=" | "<=" | ">" | "<" ) number | text, in which "*" stands for any characters
 
 ``field`` is a dotted path, looked up in the envelope first and, where that is null or absent, in ``data``.
-A list matches when one of its items does. ``null`` matches what is null or absent. A backslash takes the
-special meaning from the character after it.
+Spaces around fields and values do not count. A list matches when one of its items does. ``null`` matches
+what is null or absent. A backslash takes the special meaning from the character after it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 
 from orchestrator.errors import BadFilter
-from orchestrator.events.fields import lookup
+from orchestrator.events.fields import ENVELOPE, lookup
 from orchestrator.models import Event
 
 Predicate = Callable[[Event], bool]
@@ -130,7 +130,10 @@ class _Parser:
             else:
                 pieces[-1].append(character)
             self._at += 1
-        return ["".join(piece) for piece in pieces]
+        texts = ["".join(piece) for piece in pieces]
+        texts[0] = texts[0].lstrip(" ")
+        texts[-1] = texts[-1].rstrip(" ")
+        return texts
 
     def _peek(self) -> str:
         return self._text[self._at] if self._at < len(self._text) else ""
@@ -156,6 +159,8 @@ def _term_predicate(path: tuple[str, ...], tests: list[Test], is_negated: bool) 
     if len(tests) > 1:
         return matches
     test = tests[0]
+    if len(path) == 1 and path[0] not in ENVELOPE:
+        return _data_predicate(path[0], test, is_negated)
 
     def matches_one(event: Event) -> bool:
         value = lookup(event, path)
@@ -164,6 +169,18 @@ def _term_predicate(path: tuple[str, ...], tests: list[Test], is_negated: bool) 
         return test(value) is not is_negated
 
     return matches_one
+
+
+def _data_predicate(field: str, test: Test, is_negated: bool) -> Predicate:
+    """The commonest term, one field of ``data``, with as few calls as possible."""
+
+    def matches(event: Event) -> bool:
+        value = event.data.get(field)
+        if isinstance(value, (list, tuple)) and value:
+            return any(map(test, value)) is not is_negated
+        return test(value) is not is_negated
+
+    return matches
 
 
 def _equality(text: str) -> Test:
