@@ -177,7 +177,8 @@ class AgentPipes:
         spec, parser = self._spec, self._parser
         if parser is None:
             return
-        for line in self._splitter.feed(data):
+        feed = self._splitter.feed_mute if parser.is_mute(data) else self._splitter.feed
+        for line in feed(data):
             for record in parser.feed(line):
                 if record.kind == "ack" and self._take_ack(record.payload):
                     continue

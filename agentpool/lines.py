@@ -65,6 +65,19 @@ class LineSplitter:
         self._position += len(data)
         return lines
 
+    def feed_mute(self, data: bytes) -> list[Line]:
+        """As ``feed`` for a block in which no whole line matters: only the line that it completes is given."""
+        first = data.find(b"\n")
+        last = data.rfind(b"\n")
+        if first < 0 or first == last:
+            return self.feed(data)
+        lines = self.feed(data[: first + 1])
+        self._position += last - first
+        self._line_start = self._position
+        self._hold(data, last + 1)
+        self._position += len(data) - last - 1
+        return lines
+
     def _hold(self, data: bytes, begin: int) -> None:
         if self._is_skipping or begin >= len(data):
             return

@@ -37,6 +37,9 @@ class LineParser(Protocol):
     def feed(self, line: Line) -> list[Record]:
         """The records of a line; none when it is mere output. Never raises."""
 
+    def is_mute(self, block: bytes) -> bool:
+        """Whether no line that lies wholly in this block can give a record; may err to False. Must be fast."""
+
     def verdict(self) -> Verdict | None:
         """What the stream said about the outcome; None when it said nothing."""
 

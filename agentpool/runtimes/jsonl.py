@@ -6,11 +6,14 @@ from typing import Any
 
 import msgspec
 
-from agentpool.lines import MAX_BAD_LINES, BadLine, Line, parse_object
+from agentpool.lines import MAX_BAD_LINES, MAX_DEPTH, BadLine, Line, parse_object
 from agentpool.runtimes.base import Invocation, Record, Verdict
 from agentpool.specs import LaunchSpec
 
 RECORD_KINDS = frozenset({"result", "event", "progress", "log", "heartbeat", "ack"})
+
+#: No list of a real program begins so; decoders recurse into it until their stack ends.
+DEEP = b"[" * (MAX_DEPTH + 1)
 
 #: The result's own status as an outcome.
 OUTCOME_OF_STATUS = {"success": "succeeded", "failed": "failed", "partial": "partial"}
@@ -44,9 +47,13 @@ class JsonLinesParser:
             first = data.lstrip()[:1]
         if first == b"{" and b'"type"' in data:
             return self._take(line)
-        if first == b"[" and data[:64].count(b"[") == 64:
+        if first == b"[" and data.lstrip().startswith(DEEP):
             return self._bad("too_deep", line)
         return []
+
+    def is_mute(self, block: bytes) -> bool:
+        """True for plain text: most floods are, and need not be looked at line by line."""
+        return block.isascii() and b'"type"' not in block and DEEP not in block
 
     def verdict(self) -> Verdict | None:
         """The status of the last result given."""
