@@ -11,7 +11,6 @@ from types import TracebackType
 
 import structlog
 
-from agentpool.config import PoolConfig
 from agentpool.local import LocalPool
 from orchestrator.agents.base import TokenMinter
 from orchestrator.agents.feeds import EventFeeds
@@ -29,7 +28,7 @@ from orchestrator.config import Settings, user_config_path
 from orchestrator.context.engine import ContextEngine
 from orchestrator.errors import UnknownAgentType
 from orchestrator.events.bus import EventBus
-from orchestrator.events.delivery import Courier
+from orchestrator.events.delivery import Courier, Handler
 from orchestrator.events.mirror import LogMirror
 from orchestrator.events.rules import RuleBook
 from orchestrator.events.triggers import TriggerRunner
@@ -37,6 +36,7 @@ from orchestrator.events.webhooks import WebhookSender
 from orchestrator.health import Reporter
 from orchestrator.metrics import Metrics
 from orchestrator.models import JSON, Event, EventDraft, Project
+from orchestrator.pooling import pool_config
 from orchestrator.privacy import make_private_directory
 from orchestrator.profiles.catalogue import Profiles
 from orchestrator.profiles.sources import user_directories
@@ -48,28 +48,6 @@ from orchestrator.storage.sqlite import SqliteStorage
 from orchestrator.workflows.runner import RunService
 from orchestrator.workspaces import Workspaces
 
-#: Modules that the parent of warm Python agents imports once.
-PRELOADED = (
-    "agentpool.agent",
-    *(
-        f"orchestrator.analysts.{name}"
-        for name in (
-            "api_surface",
-            "architecture",
-            "data",
-            "dependencies",
-            "documentation",
-            "frontend",
-            "infrastructure",
-            "language",
-            "performance",
-            "research",
-            "review",
-            "security",
-            "testing",
-        )
-    ),
-)
 #: Seconds after which profiles are read again where no watch is possible.
 PROFILE_CHECK_S = 60.0
 #: Seconds of grace that agents have when the sidecar stops.
@@ -109,55 +87,75 @@ class Supervisor:
         self.metrics = Metrics()
         self.audit = AuditLog(directory / "logs" / "audit.log", file_bytes=settings.log.file_bytes)
         self._given_projects = projects
-        self._clock = clock = clock or SystemClock()
+        self._environ = os.environ if environ is None else environ
+        self._clock = clock or SystemClock()
         self._stack = AsyncExitStack()
         self._are_deliveries_open = False
-        agents_dir = directory / "agents"
-        self._agents_dir = agents_dir
+        self._agents_dir = directory / "agents"
         self.storage = SqliteStorage(directory)
-        environ = os.environ if environ is None else environ
-        # The watch below keeps them fresh; a look at the disk from the event loop is only the last resort.
+        self.pool = LocalPool(pool_config(settings))
+        self.registry = AgentRegistry(self.storage, self._clock)
+        self._build_knowledge()
+        self._build_agents(base_url, minter)
+        self._build_deliveries()
+        self._reporter = Reporter(
+            settings=settings,
+            directory=directory,
+            version=version,
+            storage=self.storage,
+            bus=self.bus,
+            pool=self.pool,
+            registry=self.registry,
+            context=self.context,
+            metrics=self.metrics,
+            clock=self._clock,
+        )
+
+    def _build_knowledge(self) -> None:
+        """Roles, projects, events, context, results: all that is known of work."""
+        # The watch begun at the start keeps them fresh; a look at the disk from the event loop is the last resort.
         self.profiles = Profiles(
-            user=user_directories(Path(environ.get("HOME", "/")), user_config_path(environ).parent),
+            user=user_directories(Path(self._environ.get("HOME", "/")), user_config_path(self._environ).parent),
             check_interval_s=PROFILE_CHECK_S,
         )
-        self.projects = ProjectService(self.storage, on_added=self._prepare_project, clock=clock)
-        rules = RuleBook(self._directory_of)
+        self.projects = ProjectService(self.storage, on_added=self._prepare_project, clock=self._clock)
+        self._rules = RuleBook(self._directory_of)
         self.bus = EventBus(
             self.storage,
-            settings.events,
-            clock=clock,
-            rules=rules,
-            mirror=LogMirror(directory / "events", settings.events),
+            self.settings.events,
+            clock=self._clock,
+            rules=self._rules,
+            mirror=LogMirror(self.directory / "events", self.settings.events),
         )
         self.context = ContextEngine(
             self.profiles,
             self.storage,
             self.storage,
-            settings.context,
-            directory / "context",
-            clock=clock,
+            self.settings.context,
+            self.directory / "context",
+            clock=self._clock,
             are_results_announced=True,
         )
         self.results = ResultService(
             self.storage,
-            directory / "results",
+            self.directory / "results",
             publish=self._publish,
             hand_overs=self._hand_overs,
             on_stored=self.context.results_changed,
-            clock=clock,
+            clock=self._clock,
         )
-        self.pool = LocalPool(pool_config(settings))
-        self.registry = AgentRegistry(self.storage, clock)
+
+    def _build_agents(self, base_url: str, minter: TokenMinter) -> None:
+        """Agents' lives and the runs made of them."""
         launcher = Launcher(
-            agents_dir=agents_dir,
+            agents_dir=self._agents_dir,
             base_url=base_url,
             context=self.context,
             projects=self.projects,
-            workspaces=Workspaces(agents_dir, directory / "worktrees"),
+            workspaces=Workspaces(self._agents_dir, self.directory / "worktrees"),
             minter=minter,
-            settings=settings.pool,
-            environ=environ,
+            settings=self.settings.pool,
+            environ=self._environ,
         )
         self._feeds = EventFeeds(self.bus, self.pool, self.registry)
         self._lives = AgentLives(
@@ -169,9 +167,9 @@ class Supervisor:
             results=self.results,
             publish=self._publish,
             minter=minter,
-            intensity=RestartIntensity(settings.pool.restart_limit, settings.pool.restart_window_s),
+            intensity=RestartIntensity(self.settings.pool.restart_limit, self.settings.pool.restart_window_s),
             metrics=self.metrics,
-            clock=clock,
+            clock=self._clock,
         )
         self.agents = AgentService(
             pool=self.pool,
@@ -182,8 +180,8 @@ class Supervisor:
             profiles=self.profiles,
             projects=self.projects,
             metrics=self.metrics,
-            clock=clock,
-            agents_dir=agents_dir,
+            clock=self._clock,
+            agents_dir=self._agents_dir,
         )
         self.runs = RunService(
             store=self.storage,
@@ -192,31 +190,19 @@ class Supervisor:
             profiles=self.profiles,
             projects=self.projects,
             publish=self._publish,
-            clock=clock,
+            clock=self._clock,
         )
-        self.courier = Courier(
-            self.bus,
-            self.storage,
-            rules,
-            {
-                "trigger": TriggerRunner(rules, self.storage, self.agents.spawn, settings.events, clock).deliver,
-                "webhook": WebhookSender(self.bus, rules, clock).deliver,
-                "stdin": self._feeds.deliver,
-            },
-            clock=clock,
-        )
-        self._reporter = Reporter(
-            settings=settings,
-            directory=directory,
-            version=version,
-            storage=self.storage,
-            bus=self.bus,
-            pool=self.pool,
-            registry=self.registry,
-            context=self.context,
-            metrics=self.metrics,
-            clock=clock,
-        )
+
+    def _build_deliveries(self) -> None:
+        """What is pushed: triggers, webhooks, and events redriven to an agent's stdin."""
+        triggers = TriggerRunner(self._rules, self.storage, self.agents.spawn, self.settings.events, self._clock)
+        webhooks = WebhookSender(self.bus, self._rules, self._clock)
+        handlers: dict[str, Handler] = {
+            "trigger": triggers.deliver,
+            "webhook": webhooks.deliver,
+            "stdin": self._feeds.deliver,
+        }
+        self.courier = Courier(self.bus, self.storage, self._rules, handlers, clock=self._clock)
 
     async def health(self) -> JSON:
         """See ``Reporter.health``."""
@@ -255,8 +241,14 @@ class Supervisor:
         await self.registry.start()
         await self.context.start()
         stack.push_async_callback(self.context.stop)
+        await self._start_agents()
+        self._reporter.register_gauges()
+
+    async def _start_agents(self) -> None:
+        stack = self._stack
         await self.pool.start()
         relay = asyncio.create_task(Relay(self.pool, self.registry, self._feeds, self.metrics).run(), name="relay")
+        self._watch(relay)
         stack.push_async_callback(self._stop_agents, relay)
         stack.push_async_callback(self._feeds.stop)
         await self._recovery().run()
@@ -267,7 +259,6 @@ class Supervisor:
         for project in self.projects.list():
             await self.courier.add_project(project.project_id)
         self._are_deliveries_open = True
-        self._watch(relay)
         sweeper = Sweeper(
             self.settings,
             self.storage,
@@ -276,8 +267,8 @@ class Supervisor:
             clock=self._clock,
         )
         sweeping = asyncio.create_task(sweeper.run(), name="sweeper")
+        self._watch(sweeping)
         stack.push_async_callback(_cancel, sweeping)
-        self._reporter.register_gauges()
 
     def _recovery(self) -> Recovery:
         return Recovery(
@@ -334,21 +325,6 @@ class Supervisor:
             {"agent_type": next_agent.agent_type, "priority": next_agent.priority, "reason": next_agent.reason}
             for next_agent in profile.next_agents(result)
         ]
-
-
-def pool_config(settings: Settings) -> PoolConfig:
-    """The pool's part of the settings."""
-    pool = settings.pool
-    return PoolConfig(
-        workers=pool.workers,
-        max_running=pool.max_running,
-        queue_size=pool.queue_size,
-        memory_reserve_bytes=pool.memory_reserve_bytes,
-        agent_memory_bytes=pool.agent_memory_bytes,
-        grace_s=pool.grace_s,
-        cgroups=pool.cgroups,
-        preload=PRELOADED,
-    )
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
