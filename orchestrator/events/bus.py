@@ -87,11 +87,9 @@ class EventBus:
     # -- life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Load the durable readers, begin to sweep."""
+        """Begin to take events and to sweep old ones."""
         self._is_open = True
         await self.letters.refresh()
-        for project_id in await self.log.event_projects():
-            await self._durable.load(project_id, self._subscribers[project_id])
         if self._mirror is not None:
             self._mirror.start()
         self._spawn(self._sweep_forever())
@@ -119,12 +117,12 @@ class EventBus:
         """
         self._check_open()
         draft, size = check_draft(draft, max_data_bytes=self.settings.max_data_bytes)
+        tail = await self._tail(project_id)
         if role is not None and not self._rules.topics(project_id).may_publish(draft.topic, role):
             raise NotPermitted(
                 f"{role} may not publish to topic {draft.topic} in this project",
                 details={"topic": draft.topic},
             )
-        tail = await self._tail(project_id)
         self._in_flight += 1
         try:
             appended = await self.log.append(project_id, draft)
@@ -356,16 +354,15 @@ class EventBus:
         if tail is None:
             await self._rules.prepare(project_id)
             tail = await self._tails.load(project_id)
+            await self._durable.load(project_id, self._subscribers[project_id])
         return tail
 
     def _compile(self, project_id: str, query: EventQuery) -> Matcher:
         role = query.role
         if role is None:
             return compile_query(query)
-        rules = self._rules.topics(project_id)
-        if not rules.restricts_reading():
-            return compile_query(query)
-        return compile_query(query, lambda topic: rules.may_read(topic, role))
+        # Asked anew for each event: rules may be loaded, or changed, while a reader waits.
+        return compile_query(query, lambda topic: self._rules.topics(project_id).may_read(topic, role))
 
     def _check_open(self) -> None:
         if not self._is_open:

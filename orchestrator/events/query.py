@@ -79,9 +79,9 @@ class Matcher:
             return False
         if self._topic is not None and event.topic != self._topic:
             return False
-        if self._readable is not None and not self._readable(event.topic):
+        if self._predicate is not None and not self._predicate(event):
             return False
-        return self._predicate is None or self._predicate(event)
+        return self._readable is None or self._readable(event.topic)
 
 
 def compile_query(query: EventQuery, readable: Callable[[str], bool] | None = None) -> Matcher:

@@ -50,10 +50,6 @@ class TopicRules(msgspec.Struct, frozen=True, kw_only=True):
         """Whether an agent type may read; None stands for the supervisor and operators."""
         return self._allows(topic, role, "read")
 
-    def restricts_reading(self) -> bool:
-        """Whether any topic is closed to any reader."""
-        return self.strict or any(rule.read is not None for rule in self.topics.values())
-
     def _allows(self, topic: str, role: str | None, action: str) -> bool:
         if role is None:
             return True
