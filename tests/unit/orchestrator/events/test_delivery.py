@@ -200,16 +200,20 @@ class Spawner:
         self.sidecar = sidecar
         self.requests: list[SpawnRequest] = []
         self.fail = fail
-        self.crash_after = False
+        self.hangs_before = self.hangs_after = False
+        self.is_reached = asyncio.Event()
 
     async def spawn(self, request: SpawnRequest) -> AgentRecord:
         if self.fail is not None:
             raise self.fail
+        if self.hangs_before:
+            self.is_reached.set()
+            await asyncio.Event().wait()
         self.requests.append(request)
         record = agent_record(f"ag_t{len(self.requests)}", project=PROJECT, spawned_by=request.spawned_by)
         await self.sidecar.storage.put_agent(record)
-        if self.crash_after:
-            raise asyncio.CancelledError
+        if self.hangs_after:
+            await asyncio.Event().wait()
         return record
 
 
@@ -253,7 +257,7 @@ async def test_a_trigger_fires_once_although_the_sidecar_dies_after_the_spawn(tm
     """After a crash between spawn and bookkeeping the agent was spawned a second time."""
     async with running(tmp_path / "s") as sidecar:
         spawner = Spawner(sidecar)
-        spawner.crash_after = True
+        spawner.hangs_after = True
         async with desk(sidecar, tmp_path, TRIGGER, runner(spawner)):
             await sidecar.publish("agent_completed", data=DONE)
             async with asyncio.timeout(10):
@@ -261,7 +265,7 @@ async def test_a_trigger_fires_once_although_the_sidecar_dies_after_the_spawn(tm
                     await asyncio.sleep(0.01)
         assert await sidecar.storage.count_deliveries() == 1
         await sidecar.restart()
-        spawner.sidecar, spawner.crash_after = sidecar, False
+        spawner.sidecar, spawner.hangs_after = sidecar, False
         async with desk(sidecar, tmp_path, TRIGGER, runner(spawner)) as made:
             await made.settled()
         assert len(spawner.requests) == 1
@@ -270,12 +274,14 @@ async def test_a_trigger_fires_once_although_the_sidecar_dies_after_the_spawn(tm
 async def test_a_trigger_fires_although_the_sidecar_dies_before_the_spawn(tmp_path: Path) -> None:
     """A claim that was taken before the crash kept the trigger from ever firing."""
     async with running(tmp_path / "s") as sidecar:
-        spawner = Spawner(sidecar, fail=asyncio.CancelledError())  # type: ignore[arg-type]
-        async with desk(sidecar, tmp_path, TRIGGER, runner(spawner)) as made:
+        spawner = Spawner(sidecar)
+        spawner.hangs_before = True
+        async with desk(sidecar, tmp_path, TRIGGER, runner(spawner)):
             await sidecar.publish("agent_completed", data=DONE)
-            await made.enqueued(1)
+            async with asyncio.timeout(10):
+                await spawner.is_reached.wait()
         await sidecar.restart()
-        spawner.sidecar, spawner.fail = sidecar, None
+        spawner.sidecar, spawner.hangs_before = sidecar, False
         async with desk(sidecar, tmp_path, TRIGGER, runner(spawner)) as made:
             await made.settled()
         assert len(spawner.requests) == 1
