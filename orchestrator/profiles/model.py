@@ -79,21 +79,25 @@ class HandOver(Part, frozen=True, kw_only=True):
 
 
 class Trigger(Part, frozen=True, kw_only=True):
-    """On an event, spawn an agent.
+    """On an event, spawn an agent; the same grammar as ``[triggers]`` of a project's ``orchestrator.toml``.
 
     Attributes:
-        event_type: the type that fires it.
+        on: types of events that fire it; ``*`` is every type.
         topic: only events of this topic; None is any.
-        filter: a filter of the events endpoint; empty matches all.
-        agent_type: whom to spawn; empty means the profile's own role.
-        task: template of the task; ``{field}`` is filled from the event's data and envelope.
+        filter: a filter of the events endpoint; None matches all.
+        spawn: whom to spawn; empty means the profile's own role.
+        task: template of the task; ``{path}`` stands for a field of the event, such as ``{data.summary}``.
+        issue: template of the issue that the agent works on.
+        priority: of the spawn.
     """
 
-    event_type: str
+    on: tuple[str, ...]
+    task: str
     topic: str | None = None
-    filter: str = ""
-    agent_type: str = ""
-    task: str = ""
+    filter: str | None = None
+    spawn: str = ""
+    issue: str = "{data.issue_id}"
+    priority: Priority = "normal"
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +164,15 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     layer: Literal["shipped", "user", "project"] = "shipped"
     revision: str = ""
+
+    def trigger_documents(self) -> dict[str, dict[str, Any]]:
+        """The triggers by name (``profile.<role>.<number>``) as ``[triggers]`` of a project's file would hold them."""
+        documents: dict[str, dict[str, Any]] = {}
+        for number, trigger in enumerate(self.triggers, start=1):
+            document: dict[str, Any] = msgspec.to_builtins(trigger)
+            document["spawn"] = trigger.spawn or self.agent_type
+            documents[f"profile.{self.agent_type}.{number}"] = document
+        return documents
 
     def next_agents(self, result: dict[str, Any]) -> list[HandOver]:
         """The hand-overs that follow from ``result``, in the profile's order."""

@@ -24,10 +24,12 @@ def profile_schema() -> dict[str, Any]:
     for definition in definitions.values():
         if "description" in definition:
             definition["description"] = definition["description"].partition("\n\n")[0].replace("\n", " ")
-    return {
+    document = {
         "$schema": DIALECT,
         "title": "Front matter of a profile",
         "description": front_matter.pop("description").partition("\n\n")[0],
         **{key: value for key, value in front_matter.items() if key != "title"},
         "$defs": dict(sorted(definitions.items())),
     }
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document))
+    return plain

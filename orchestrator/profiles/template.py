@@ -47,9 +47,10 @@ def profile_template(
             taken, since two roles with one text are one role.
     """
     check_identifier(name, "name")
-    values: dict[str, Any] = {
-        "name": name,
-        "description": description,
+    values: dict[str, Any] = {"name": name, "description": description}
+    if like is not None:
+        return render_file({**values, **_taken_from(like)}, _BODY)
+    values |= {
         "model": "sonnet",
         "category": category,
         "permission_class": permission_class,
@@ -66,8 +67,6 @@ def profile_template(
         "timeout_seconds": 1800,
         "idle_seconds": 300,
     }
-    if like is not None:
-        values.update(_taken_from(like))
     return render_file(values, _BODY)
 
 

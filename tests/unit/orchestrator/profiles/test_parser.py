@@ -35,7 +35,7 @@ def test_only_what_was_written_becomes_a_value() -> None:
         ("name: x\ncontext:\n  requirements:\n    - readme_files\n    - read_me_files", 6, "'readme_files'"),
         ("name: x\nhands_over_to:\n  - agent_type: a\n  - agent_type: b\n    when: later", 6, "hands_over_to.1.when"),
         ("name: x\nhands_over_to:\n  - reason: none", 4, "agent_type"),
-        ("name: x\ntriggers:\n  - topic: testing", 4, "event_type"),
+        ("name: x\ntriggers:\n  - topic: testing", 4, "`on`"),
         ("name: x\nlimits: {memory_bytes: -1}", 3, "memory_bytes"),
         ("name: x\nlimits: {nice: -5}", 3, "nice"),
         ("name: x\nlimits: {wall_s: 5}", 3, "timeout_seconds"),

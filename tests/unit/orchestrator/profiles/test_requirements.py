@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import BadRequest
-from orchestrator.profiles.model import HandOver
+from orchestrator.events.rules import parse_event_rules
+from orchestrator.profiles.model import HandOver, Profile, Trigger
 from orchestrator.profiles.permissions import CLASS_PERMISSIONS, PERMISSIONS, permissions_of
 from orchestrator.profiles.requirements import REQUIREMENTS, resolve_requirements
 
@@ -98,3 +99,22 @@ def test_classes_have_the_permissions_of_the_contract(permission_class: Any, gra
 def test_hand_overs_apply_by_the_result(when: Any, result: dict[str, Any], applies: bool) -> None:
     """A hand-over in the wrong case sends work to a role that has nothing to do."""
     assert HandOver(agent_type="x", when=when).applies_to(result) is applies
+
+
+def test_triggers_are_written_as_a_projects_rules_are() -> None:
+    """A trigger of a profile must be a rule that the event log can carry out as it is."""
+    profile = Profile(
+        agent_type="helper",
+        description="",
+        category="support",
+        permission_class="support",
+        triggers=(
+            Trigger(on=("incident_declared",), task="Look at {data.summary}"),
+            Trigger(on=("*",), topic="testing", filter="status:failed", spawn="debugger", task="Mend it"),
+        ),
+    )
+    rules = parse_event_rules({"triggers": profile.trigger_documents()}, "test").triggers
+    assert {name: rule.spawn for name, rule in rules.items()} == {
+        "profile.helper.1": "helper",
+        "profile.helper.2": "debugger",
+    }
