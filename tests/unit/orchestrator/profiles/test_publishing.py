@@ -8,15 +8,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
 
+from agentpool.specs import Limits
 from orchestrator.errors import BadRequest
 from orchestrator.profiles import Profiles
-from orchestrator.profiles.authored import DEFAULTS, KEYS
+from orchestrator.profiles.authored import DEFAULTS, KEYS, AuthoredContext
 from orchestrator.profiles.display import effective_values, render_file
 from orchestrator.profiles.graph import mermaid
+from orchestrator.profiles.model import Condition, Trigger
 from orchestrator.profiles.parser import parse_layer
 from orchestrator.profiles.requirements import REQUIREMENTS
 from orchestrator.profiles.schema import profile_schema
@@ -136,3 +139,46 @@ def test_profiles_are_found_from_any_directory_that_holds_a_package_of_that_name
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "119"
+
+
+def test_the_reference_documents_every_key_requirement_and_condition() -> None:
+    """A key or name that nobody can look up does not exist for users."""
+    text = (REFERENCE / "profiles.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|", text, re.M)
+    assert [key for key in KEYS if key not in rows] == []
+    assert [name for name in REQUIREMENTS if rows.count(name) != 1] == []
+    for requirement in REQUIREMENTS.values():
+        assert requirement.description in text, requirement.name
+        assert all(f"`{glob}`" in text for glob in requirement.include), requirement.name
+    for field in (
+        *msgspec.structs.fields(AuthoredContext),
+        *msgspec.structs.fields(Limits),
+        *msgspec.structs.fields(Trigger),
+    ):
+        if field.name not in ("wall_s", "idle_s"):
+            assert f"`{field.name}`" in text, field.name
+    for condition in get_args(Condition):
+        assert f"`{condition}`" in text
+
+
+@pytest.mark.parametrize("page", ["docs/how-to/add-a-role.md", "docs/reference/profiles.md"])
+def test_the_profiles_in_the_documentation_are_good(page: str, tmp_path: Path) -> None:
+    """An example that is refused when pasted teaches distrust."""
+    examples = re.findall(r"^```markdown\n(---\n.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
+    assert page != "docs/how-to/add-a-role.md" or len(examples) == 2
+    for number, example in enumerate(examples):
+        path = tmp_path / ".orchestrator" / "profiles" / f"{number}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(example, encoding="utf-8")
+    catalogue = Profiles()
+    assert [str(p) for p in validate(catalogue, str(tmp_path)) if p.severity != "note"] == []
+
+
+def test_the_readme_names_only_roles_that_exist() -> None:
+    """A table that sends readers to a role that does not exist is worse than none."""
+    text = (ROOT / "profiles" / "README.md").read_text(encoding="utf-8")
+    names = Profiles().names()
+    commands = {"show", "graph", "validate", "name"}
+    mentioned = set(re.findall(r"`([a-z][a-z0-9-]+)`", text)) - commands
+    assert mentioned - set(names) == set()
+    assert len(mentioned) > 50
