@@ -1,0 +1,126 @@
+"""Runs: a team works an issue in a real supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import BadRequest, Conflict, NotFound
+from orchestrator.models import ResultQuery, Run
+from orchestrator.supervisor import Supervisor
+from tests.support.supervisors import PATIENCE_S, PROJECT, events, running_supervisor
+
+ROLE = """---
+name: {name}
+description: {name} of this test
+category: support
+permission_class: coding
+runtime: jsonl
+command: [/bin/sh, -c, '{script}']
+hands_over_to: [test-engineer]
+---
+Do what the test says.
+"""
+
+#: A script that gives a result with one decision (quotes as a shell in single-quoted YAML needs them).
+DECIDE = r'echo "{\"type\":\"result\",\"result\":{\"status\":\"success\",\"decisions\":[\"use tea\"]}}"'
+
+
+def write_roles(tmp_path: Path, **scripts: str) -> None:
+    """Lay roles of this test over the shipped ones; a script is what the role's agents run."""
+    profiles = tmp_path / "project" / ".orchestrator" / "profiles"
+    profiles.mkdir(parents=True)
+    for name, script in scripts.items():
+        role = name.replace("_", "-")
+        (profiles / f"{role}.md").write_text(ROLE.format(name=role, script=script))
+
+
+async def finished(supervisor: Supervisor, run_id: str) -> Run:
+    """The run once it is over."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (run := await supervisor.runs.get(PROJECT, run_id)).status == "running":
+            await asyncio.sleep(0.02)
+    return run
+
+
+async def test_phases_follow_one_another_and_read_what_came_before(tmp_path: Path) -> None:
+    """The reviewer started beside the architect and saw nothing of its findings."""
+    write_roles(
+        tmp_path,
+        chief_architect=DECIDE,
+        code_reviewer='grep -c "use tea" "$AGENT_CONTEXT_FILE"',
+    )
+    async with running_supervisor(tmp_path) as supervisor:
+        run = await supervisor.runs.create(PROJECT, issue_id="issue-1", task="look", workflow="quick")
+        done = await finished(supervisor, run.run_id)
+        assert (done.status, [step.status for step in done.steps]) == ("completed", ["completed", "completed"])
+        told = [event.event_type for event in await events(supervisor)]
+        assert told[0] == "run_started"
+        assert told[-1] == "run_completed"
+        assert told.count("phase_complete") == 2
+        assert told.index("phase_complete") > told.index("agent_completed")
+        results = (await supervisor.results.query(PROJECT, ResultQuery(issue_id="issue-1"))).results
+        assert results[0].result["output"].strip() == "1"
+
+
+async def test_a_failing_step_fails_the_run_but_not_its_report(tmp_path: Path) -> None:
+    """One failing agent kept the reviewer from telling what the others had found."""
+    write_roles(tmp_path, chief_architect="exit 3", code_reviewer="echo fine")
+    async with running_supervisor(tmp_path) as supervisor:
+        run = await supervisor.runs.create(PROJECT, issue_id="issue-1", task="look", workflow="quick")
+        done = await finished(supervisor, run.run_id)
+        assert (done.status, [step.status for step in done.steps]) == ("failed", ["failed", "completed"])
+        assert "chief-architect" in (done.error or "")
+
+
+async def test_cancel_leaves_nothing(tmp_path: Path) -> None:
+    """A cancelled run started its next phase, or left its agents running."""
+    write_roles(tmp_path, chief_architect="sleep 600", code_reviewer="echo never")
+    async with running_supervisor(tmp_path) as supervisor:
+        run = await supervisor.runs.create(PROJECT, issue_id="issue-1", task="look", workflow="quick")
+        async with asyncio.timeout(PATIENCE_S):
+            while supervisor.registry.counts()["running"] == 0:
+                await asyncio.sleep(0.02)
+            cancelled = await supervisor.runs.cancel(PROJECT, run.run_id)
+        assert cancelled.status == "cancelled"
+        assert [step.status for step in cancelled.steps] == ["killed", "pending"]
+        assert supervisor.pool.stats().running == 0
+        with pytest.raises(Conflict):
+            await supervisor.runs.cancel(PROJECT, run.run_id)
+
+
+async def test_a_run_goes_on_after_a_restart(tmp_path: Path) -> None:
+    """A run that the sidecar's stop interrupted stayed running for ever, or did its first phase again."""
+    write_roles(
+        tmp_path,
+        chief_architect="echo once >> architect.txt",
+        code_reviewer="test -e go || sleep 600",
+    )
+    async with running_supervisor(tmp_path) as supervisor:
+        run = await supervisor.runs.create(PROJECT, issue_id="issue-1", task="look", workflow="quick")
+        async with asyncio.timeout(PATIENCE_S):
+            while (await supervisor.runs.get(PROJECT, run.run_id)).steps[1].status != "running":
+                await asyncio.sleep(0.02)
+            while supervisor.registry.counts()["running"] == 0:
+                await asyncio.sleep(0.02)
+    await asyncio.to_thread((tmp_path / "project" / "go").touch)
+    async with running_supervisor(tmp_path) as supervisor:
+        done = await finished(supervisor, run.run_id)
+        assert (done.status, done.error) == ("completed", None)
+    assert await asyncio.to_thread((tmp_path / "project" / "architect.txt").read_text) == "once\n"
+
+
+async def test_refusals(tmp_path: Path) -> None:
+    """A run of an unknown workflow or with a useless runtime was begun and failed step by step."""
+    async with running_supervisor(tmp_path) as supervisor:
+        with pytest.raises(BadRequest):
+            await supervisor.runs.create(PROJECT, issue_id="issue-1", task="look", workflow="nope")
+        with pytest.raises(BadRequest):
+            await supervisor.runs.create(PROJECT, issue_id="../x", task="look")
+        with pytest.raises(BadRequest):
+            await supervisor.runs.create(PROJECT, issue_id="i", task="look", workflow="quick", runtime="text")
+        with pytest.raises(NotFound):
+            await supervisor.runs.get(PROJECT, "run_none")
+        assert await supervisor.runs.list(PROJECT) == []
