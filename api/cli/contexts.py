@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -162,9 +163,18 @@ def search(session: Session, query: str, explain: bool, limit: int) -> None:
       orchestrator context search "token refresh"
       orchestrator context search parse_rfc3339 --explain --limit 5
     """
-    hits = session.client.search_context(query, limit=limit)["results"]
-    columns = [Column("Path", "path"), Column("Line", "line"), Column("Score", "score")]
+    hits = session.client.search_context(query, limit=min(limit, 100))["results"]
+    columns = [
+        Column("Path", "path"),
+        Column("Line", lambda row: _best_line(row).get("line")),
+        Column("Score", "score"),
+    ]
     if explain:
         columns.append(Column("Reason", "reason"))
-    columns.append(Column("Text", lambda row: str(row.get("text") or "").strip()[:100]))
+    columns.append(Column("Text", lambda row: str(_best_line(row).get("text") or "").strip()[:100]))
     session.out.rows(hits, columns, nothing="nothing found")
+
+
+def _best_line(row: Mapping[str, Any]) -> dict[str, Any]:
+    lines = row.get("lines") or [{}]
+    return dict(lines[0])

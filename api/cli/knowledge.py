@@ -43,7 +43,7 @@ def search(session: Session, query: str, limit: int) -> None:
       orchestrator knowledge search "connection pool"
       orchestrator knowledge search migration --limit 5 --format json
     """
-    found = session.client.search_knowledge(query, limit=min(limit, 1000))
+    found = session.client.search_knowledge(query, limit=min(limit, 100))
     session.out.rows(found["results"], COLUMNS, nothing="nothing found")
 
 

@@ -14,6 +14,7 @@ from api.routes import (
     projects,
     results,
     runs,
+    search,
 )
 from api.routes.base import Route
 
@@ -30,4 +31,5 @@ ALL_ROUTES: tuple[Route, ...] = (
     *agent_output.ROUTES,
     *runs.ROUTES,
     *projects.ROUTES,
+    *search.ROUTES,
 )
