@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import signal
 import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from agentpool.agent import Agent
@@ -19,6 +23,35 @@ from orchestrator.analysts.git import Git, tool_environ
 from orchestrator.analysts.processes import ToolRun, run_tool
 from orchestrator.analysts.settings import AnalystSettings
 from orchestrator.analysts.tree import Tree
+
+#: What a step may take beyond its time before it is interrupted: steps look at the clock between files.
+_GRACE_S = 2.0
+
+
+class StepTooLong(Exception):
+    """A step ran on far beyond its time."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise StepTooLong inside the block after ``seconds``, even in the midst of a regular expression.
+
+    By SIGALRM, so in the main thread only; elsewhere there is no limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise StepTooLong(f"took longer than {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class Workbench:
@@ -67,7 +100,8 @@ class Workbench:
             return False
         self.agent.progress(message, percent)
         try:
-            work()
+            with time_limit(self.deadline.remaining_s() + self.settings.tool_time_s + _GRACE_S):
+                work()
         except Exception as error:  # noqa: BLE001 - the edge of a task: one odd file must not cost the whole report
             self._tell(message, error)
             return False
