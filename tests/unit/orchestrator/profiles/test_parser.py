@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from orchestrator.profiles.parser import Dialect, Layer, parse_layer, parse_tools
 from orchestrator.profiles.problems import ProfileInvalid
@@ -121,3 +123,55 @@ def test_unknown_keys_are_noted_in_a_coding_clis_file_and_refused_in_ours() -> N
 def test_a_coding_clis_known_keys_are_only_noted_in_our_files() -> None:
     """Copying such a file into the project's own directory must not break it."""
     assert _parse("name: x\ncolor: red").problems[0].severity == "note"
+
+
+_FRAGMENTS = st.sampled_from(
+    [
+        "---",
+        "name: x",
+        "model: opus",
+        "limits: {cpu_s: 1}",
+        "context:",
+        "  include: [a, '**']",
+        "- ",
+        "[",
+        "{",
+        "&a",
+        "*a",
+        "hands_over_to:",
+        "  - agent_type: b",
+        "? ",
+        "!!int",
+        "<<: {a: 1}",
+        "1e999",
+        ".inf",
+        "0x",
+        "2001-01-01",
+        "\t",
+        '"',
+    ]
+)
+
+
+@pytest.mark.parametrize("dialect", ["own", "claude"])
+@given(data=st.one_of(st.binary(max_size=300), st.lists(_FRAGMENTS, max_size=12).map(lambda p: "\n".join(p).encode())))
+@example(data=b"---\nname: x\ntimeout_seconds: .nan\n---\n")
+@example(data=b"---\nname: x\ntimeout_seconds: .inf\n---\n")
+@example(data="---\nname: x\ndescription: \U0001f600\u2028\n---\n".encode())
+def test_whatever_the_bytes_only_one_kind_of_error_escapes(dialect: Dialect, data: bytes) -> None:
+    """One odd file in a project must never take the whole catalogue down with an unforeseen exception."""
+    for candidate in (data, b"---\n" + data + b"\n---\nbody"):
+        outcome = _outcome(candidate, dialect)
+        if isinstance(outcome, ProfileInvalid):
+            assert outcome.reason
+            assert outcome.line is None or 1 <= outcome.line <= candidate.count(b"\n") + candidate.count(b"\r") + 3
+        else:
+            assert outcome.name
+            assert 0 < outcome.values.get("timeout_seconds", 1.0) < float("inf")
+
+
+def _outcome(data: bytes, dialect: Dialect) -> Layer | ProfileInvalid:
+    try:
+        return parse_layer(data, "file.md", dialect)
+    except ProfileInvalid as error:
+        return error
