@@ -179,6 +179,7 @@ class _Connection:
         self._writer = writer
         self._host = host
         self._http = h11.Connection(our_role=h11.CLIENT)
+        self._has_begun = False
 
     def is_open(self) -> bool:
         """Whether the other side has neither closed nor said anything since the last answer."""
@@ -204,6 +205,7 @@ class _Connection:
 
     async def exchange(self, request: Request[Any], fields: dict[str, str]) -> Answer:
         """Send and read the whole answer. Raises EOFError when it was cut off, h11.ProtocolError, OSError."""
+        self._has_begun = False
         target = request.path + ("?" + urlencode(request.query) if request.query else "")
         lines = [("Host", self._host), *fields.items()]
         if request.body is not None:
@@ -216,16 +218,35 @@ class _Connection:
         await self._writer.drain()
         return await self._read_answer()
 
+    def _next_event(self) -> Any:
+        try:
+            return self._http.next_event()
+        except h11.RemoteProtocolError as error:
+            if self._reader.at_eof() and self._http.their_state is not h11.SEND_RESPONSE and self._has_begun:
+                raise EOFError("the answer was cut off") from error
+            raise
+
+    async def _receive(self) -> None:
+        """Hand on what comes next. Raises EOFError when nothing more comes though an answer was begun or is due."""
+        data = await self._reader.read(1 << 16)
+        if data:
+            self._http.receive_data(data)
+            return
+        if self._http.their_state is h11.SEND_RESPONSE:
+            if self._http.trailing_data[0]:
+                raise h11.RemoteProtocolError("what came is no HTTP answer")
+            raise EOFError("the connection was closed before the answer")
+        # The end of a body without a length; where one was announced, h11 says so at the next event.
+        self._http.receive_data(b"")
+
     async def _read_answer(self) -> Answer:
         status, fields, body = 0, {}, bytearray()
         while True:
-            event = self._http.next_event()
+            event = self._next_event()
             if event is h11.NEED_DATA:
-                data = await self._reader.read(1 << 16)
-                if not data and self._http.their_state is h11.SEND_RESPONSE:
-                    raise EOFError("the connection was closed before the answer")
-                self._http.receive_data(data)
+                await self._receive()
             elif isinstance(event, h11.Response):
+                self._has_begun = True
                 status = event.status_code
                 fields = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
             elif isinstance(event, h11.Data):

@@ -119,10 +119,10 @@ def normal_url(url: str) -> str:
 
     Raises ValueError when it is no http(s) URL.
     """
-    trimmed = url.strip().rstrip("/").removesuffix("/api").rstrip("/")
-    scheme, separator, rest = trimmed.partition("://")
+    scheme, separator, rest = url.strip().partition("://")
     if not separator:
-        scheme, rest = "http", trimmed
+        scheme, rest = "http", scheme
+    rest = rest.rstrip("/").removesuffix("/api").rstrip("/")
     if scheme not in ("http", "https") or not rest or any(c.isspace() or ord(c) < 32 for c in rest):
         raise ValueError(f"not a URL of a sidecar: {url!r}; use http://HOST:PORT")
     return f"{scheme}://{rest}"

@@ -169,6 +169,9 @@ class Client(Operations):
             connection.request(request.method, path, request.body, self._headers(request))
             response = connection.getresponse()
             body = response.read(MAX_ANSWER_BYTES + 1)
+            if response.length and len(body) <= MAX_ANSWER_BYTES:
+                # A bounded read does not notice by itself that the body is shorter than was announced.
+                raise http.client.IncompleteRead(body, response.length)
         except TimeoutError as error:
             connection.close()
             raise SidecarUnavailable(self.url, str(error) or "timed out", is_timeout=True) from error
