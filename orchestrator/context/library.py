@@ -12,7 +12,7 @@ from orchestrator.context.models import JSON, BuildAnswer, BuildOrder, Role, Sea
 from orchestrator.context.project import LARGEST_BYTES, Limits, ProjectState
 from orchestrator.context.query import Query, parse
 from orchestrator.context.rank import Evidence, Ranked, Weights, rank, with_passages
-from orchestrator.context.reading import Reader, Refused, reading
+from orchestrator.context.reading import Reader, Refused, reading, shown
 from orchestrator.context.render import render
 from orchestrator.context.roles import Focus, focus_for
 from orchestrator.context.secrets import redact
@@ -128,7 +128,7 @@ class Library:
             selection = self.choose(state, order)
         files = [
             {
-                "path": chosen.ranked.facts.path,
+                "path": shown(chosen.ranked.facts.path),
                 "kind": chosen.ranked.facts.kind,
                 "score": round(chosen.ranked.score, 4),
                 "reason": chosen.ranked.reason,
@@ -139,7 +139,7 @@ class Library:
             }
             for chosen in selection.chosen
         ]
-        omitted = [{"path": path, "reason": reason} for path, reason in selection.omitted]
+        omitted = [{"path": shown(path), "reason": reason} for path, reason in selection.omitted]
         return {"files": files, "omitted": omitted, "max_bytes": order.max_bytes, "truncated": selection.is_truncated}
 
     def save(self, root: str) -> None:
@@ -166,7 +166,9 @@ class Library:
                     view = self._open(state, reader, item)
                     lines = () if isinstance(view, str) else _best_lines(view, parsed)
                     hits.append(
-                        SearchHit(path=item.facts.path, score=round(item.score, 4), reason=item.reason, lines=lines)
+                        SearchHit(
+                            path=shown(item.facts.path), score=round(item.score, 4), reason=item.reason, lines=lines
+                        )
                     )
         return hits
 

@@ -14,7 +14,7 @@ _MODIFIERS = (
 )
 _KEYWORDS = (
     rb"(?:def|class|func|fun|fn|function\*?|struct|enum|trait|interface|type|mod|module|namespace|protocol|extension|"
-    rb"object|record|union|defmodule|defp?|macro_rules!|message|service|rpc|const|let|var|static|val)"
+    rb"object|record|union|defmodule|defp?|macro_rules!|message|service|rpc|const|let|var|val)"
 )
 _NAME = rb"([A-Za-z_$][\w$]*)"
 _GENERIC = rb"\n[ \t]*" + _MODIFIERS + _KEYWORDS + rb"[ \t]+" + _NAME

@@ -18,6 +18,11 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | getattr(os,
 _ATTEMPTS = 5
 
 
+def shown(path: str) -> str:
+    """``path`` as text that can be encoded: bytes that are no UTF-8 become U+FFFD."""
+    return path if path.isascii() else path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 class Refused(Exception):
     """A file that is not given out; ``reason`` is a short machine word."""
 

@@ -12,6 +12,7 @@ from orchestrator.context.budget import Chosen, Selection
 from orchestrator.context.history import describe
 from orchestrator.context.models import JSON, BuildOrder
 from orchestrator.context.project import ProjectState
+from orchestrator.context.reading import shown
 from orchestrator.context.secrets import is_secret_file, redact
 
 #: The whole answer is at most this large (contract section 3.1).
@@ -41,7 +42,7 @@ def render(order: BuildOrder, state: ProjectState, selection: Selection, metadat
         "truncation_strategy": STRATEGY if selection.is_truncated else "none",
         "total_size_bytes": sum(chosen.size for chosen in selection.chosen),
         "file_count": len(files),
-        "omitted": [{"path": path, "reason": reason} for path, reason in selection.omitted[:_OMITTED_SHOWN]],
+        "omitted": [{"path": shown(path), "reason": reason} for path, reason in selection.omitted[:_OMITTED_SHOWN]],
     }
     body = _bounded(document)
     etag = '"' + hashlib.sha256(body).hexdigest()[:32] + '"'
@@ -79,7 +80,7 @@ def _file(chosen: Chosen) -> JSON:
     else:
         content = b"".join(lines.text(first, last) for first, last in chosen.ranges)
     entry: JSON = {
-        "path": facts.path,
+        "path": shown(facts.path),
         "content": content.decode("utf-8", "replace"),
         "last_modified": rfc3339(facts.stamp.mtime_ns / 1e9),
         "size": facts.stamp.size,
@@ -98,9 +99,9 @@ def _structure(state: ProjectState) -> JSON:
     paths = sorted(state.files)
     directories = {path[:end] for path in paths for end in _slashes(path)}
     return {
-        "root": state.root,
-        "files": paths,
-        "directories": sorted(directories),
+        "root": shown(state.root),
+        "files": [shown(path) for path in paths],
+        "directories": sorted(map(shown, directories)),
         "total_files": len(paths),
         "total_size_bytes": sum(facts.stamp.size for facts in state.files.values()),
     }
@@ -127,6 +128,7 @@ def _git(state: ProjectState) -> JSON:
     for commit in git["recent_commits"]:
         commit["message"] = redact(commit["message"])
     for change in git["uncommitted_changes"]:
+        change["path"] = shown(change["path"])
         change["diff"] = (
             "[redacted:file]" if change["diff"] and is_secret_file(change["path"]) else redact(change["diff"])
         )

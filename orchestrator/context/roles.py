@@ -71,8 +71,8 @@ class Focus(msgspec.Struct, frozen=True, kw_only=True):
 _OTHER_LANGUAGE = 0.5
 #: What a profile's wish adds to a score: it orders files when the task says nothing, and little otherwise.
 _WISH = 0.06
-#: What a request's own requirement adds: more than any single signal.
-_DEMAND = 1.2
+#: What a request's own requirement adds: more than all signals together, so that it comes first.
+_DEMAND = 3.0
 #: Least weight of a kind that the profile requires.
 _REQUIRED_KIND = 0.5
 _LARGE_BYTES = 50_000

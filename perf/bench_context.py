@@ -1,0 +1,158 @@
+"""Speed of the context engine against reading the project once, in the same run, interleaved, medians.
+
+    python perf/bench_context.py [--project DIR] [--files 1000] [--rounds 5]
+
+Without ``--project`` a project is generated from the sources of the running Python's standard library.
+Prints one JSON object; see ``docs/discussion/context.md`` for figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.context.library import Library
+from orchestrator.context.models import BuildOrder, Role
+from orchestrator.context.process import BuilderProcess
+from orchestrator.context.project import Limits
+
+TASKS = (
+    "fix the parser of header fields when a line is folded",
+    "timeout of the connection pool is ignored after a retry",
+    "decode surrogate escapes in file names before logging them",
+    "json encoder fails on circular references in nested lists",
+    "subprocess pipes are not closed when the child is killed",
+    "date formatting ignores the time zone of aware values",
+)
+
+
+def generate(directory: Path, files: int) -> None:
+    """A git project of ``files`` Python files, copies of the standard library's under new names."""
+    sources = [p for p in sorted(Path(sysconfig.get_paths()["stdlib"]).rglob("*.py")) if "site-packages" not in str(p)]
+    for number in range(files):
+        source = sources[number % len(sources)]
+        target = directory / f"part{number // 50}" / f"m{number}_{source.name}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+    for command in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=b", "-c", "user.email=b@b", "commit", "-qm", "Begin"],
+    ):
+        subprocess.run(["git", "-C", str(directory), *command], check=True)
+
+
+def read_once(root: str) -> int:
+    """The baseline: ``git ls-files`` and every byte once."""
+    listed = subprocess.run(["git", "-C", root, "ls-files", "-z"], check=True, capture_output=True).stdout
+    total = 0
+    for name in listed.split(b"\0"):
+        if name:
+            with open(os.path.join(os.fsencode(root), name), "rb") as file:
+                total += len(file.read())
+    return total
+
+
+def order_for(root: str, task: str, role: str = "python-specialist") -> BuildOrder:
+    """A build of 100 kB."""
+    return BuildOrder(
+        project_id="bench", root=root, issue_id="bench", role=Role(agent_type=role), task=task, max_bytes=100_000
+    )
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Seconds that ``action`` takes."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def measure(root: str, rounds: int) -> dict[str, float]:
+    """Medians in seconds, and ratios to the baseline of the same round."""
+    read_once(root)
+    baseline, cold = [], []
+    for _ in range(rounds):
+        baseline.append(timed(lambda: read_once(root)))
+        library = Library(Limits(), 1 << 30)
+        cold.append(timed(lambda: library.build(order_for(root, TASKS[0]))))  # noqa: B023 - called at once
+    warm = [timed(lambda: library.build(order_for(root, task), is_fresh=True)) for task in TASKS * 3]
+    again = [timed(lambda: library.build(order_for(root, task), is_fresh=True)) for task in TASKS]
+    changed = []
+    victim = next(Path(root).rglob("*.py"))
+    text = victim.read_bytes()
+    try:
+        for number in range(rounds):
+            victim.write_bytes(text + f"\n# change {number}\n".encode())
+            changed.append(timed(lambda: library.build(order_for(root, TASKS[1]))))
+    finally:
+        victim.write_bytes(text)
+    agents = timed(lambda: [library.build(order_for(root, f"{TASKS[n % 6]} {n}"), is_fresh=True) for n in range(119)])
+    return {
+        "baseline_s": statistics.median(baseline),
+        "cold_s": statistics.median(cold),
+        "cold_ratio": statistics.median(c / b for c, b in zip(cold, baseline, strict=True)),
+        "new_task_median_s": statistics.median(warm),
+        "new_task_worst_s": max(warm),
+        "same_task_s": statistics.median(again),
+        "changed_file_s": statistics.median(changed),
+        "agents_119_s": agents,
+        "agents_119_ratio": agents / statistics.median(cold),
+    }
+
+
+async def measure_loop(root: str, state_dir: Path) -> dict[str, float]:
+    """The longest time that the event loop stood still while a builder process built the project from nothing."""
+    builder = BuilderProcess(Limits(), 1 << 30, state_dir, on_stale=lambda root, epoch: None, on_lost=lambda: None)
+    await builder.start()
+    worst = 0.0
+    is_done = asyncio.Event()
+
+    async def watch() -> None:
+        nonlocal worst
+        while not is_done.is_set():
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            worst = max(worst, time.perf_counter() - before - 0.001)
+
+    watching = asyncio.create_task(watch())
+    start = time.perf_counter()
+    await builder.ask(what="build", root=root, order=order_for(root, TASKS[0]))
+    took = time.perf_counter() - start
+    is_done.set()
+    await watching
+    await builder.stop()
+    return {"process_cold_s": took, "loop_worst_s": worst}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--project", type=Path)
+    parser.add_argument("--files", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        root = arguments.project.resolve() if arguments.project else Path(scratch, "project").resolve()
+        if not arguments.project:
+            root.mkdir()
+            generate(root, arguments.files)
+        figures = measure(str(root), arguments.rounds)
+        figures |= asyncio.run(measure_loop(str(root), Path(scratch, "state")))
+    machine = {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()}
+    json.dump({"machine": machine, "files": arguments.files, **figures}, sys.stdout, indent=2)
+    print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Manifests, versions, coverage: read by real parsers, absent when unknown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.context.metadata.coverage import percent_of
+from orchestrator.context.metadata.manifests import dependencies
+from orchestrator.context.metadata.xml import parse_xml
+from tests.support.context import document
+from tests.support.repo import MIXED_FILES, write_files
+
+_POM = (
+    '<project xmlns="http://maven.apache.org/POM/4.0.0"><properties><v>5.1</v></properties><dependencies><dependency>'
+    "<groupId>org.x</groupId><artifactId>y</artifactId><version>${v}</version></dependency></dependencies></project>"
+)
+CASES = [
+    ("pyproject.toml", '[project]\ndependencies = ["httpx>=0.27", "rich"]\n[dependency-groups]\ndev = ["ruff"]\n', {"httpx": ">=0.27", "rich": "", "ruff": ""}),
+    ("requirements.txt", "# x\nflask==3.0 ; python_version > '3'\n-r other.txt\nurllib3[socks]>=2\n", {"flask": "==3.0", "urllib3": ">=2"}),
+    ("setup.cfg", "[options]\ninstall_requires =\n  attrs>=22\n", {"attrs": ">=22"}),
+    ("Pipfile", '[packages]\nrequests = "*"\n', {"requests": "*"}),
+    ("package.json", '{"dependencies": {"react": "^18"}, "devDependencies": {"vite": "5"}}', {"react": "^18", "vite": "5"}),
+    ("Cargo.toml", '[dependencies]\nserde = { version = "1", features = ["derive"] }\ntokio = "1.3"\n', {"serde": "1", "tokio": "1.3"}),
+    ("go.mod", "module m\ngo 1.22\nrequire (\n\tgithub.com/a/b v1.2.0\n\tgithub.com/c/d v0.1.0 // indirect\n)\n", {"github.com/a/b": "v1.2.0", "github.com/c/d": "v0.1.0"}),
+    ("pom.xml", _POM, {"org.x:y": "5.1"}),
+    ("build.gradle", "dependencies {\n  implementation 'org.x:y:1.0'\n}\n", {"org.x:y": "1.0"}),
+    ("Gemfile", "gem 'rails', '~> 7.1'\n", {"rails": "~> 7.1"}),
+    ("composer.json", '{"require": {"php": ">=8", "monolog/monolog": "^3"}}', {"monolog/monolog": "^3"}),
+    ("App.csproj", '<Project><ItemGroup><PackageReference Include="Serilog" Version="3.1" /></ItemGroup></Project>', {"Serilog": "3.1"}),
+    ("pubspec.yaml", "dependencies:\n  http: ^1.2.0\n", {"http": "^1.2.0"}),
+    ("mix.exs", 'defp deps do\n    [{:phoenix, "~> 1.7"}]\n  end\n', {"phoenix": "~> 1.7"}),
+    ("Package.swift", '.package(url: "https://example.invalid/a/NIO.git", from: "2.0.0")', {"NIO": 'from: "2.0.0"'}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), CASES, ids=[case[0] for case in CASES])
+def test_each_manifest_is_read(name: str, text: str, expected: dict[str, str]) -> None:
+    """A manifest's dependencies were missing or had wrong versions."""
+    assert {row.name: row.version for row in dependencies(name, text.encode())} == expected
+
+
+@pytest.mark.parametrize("name", [case[0] for case in CASES])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[[[", "\0", '{"dependencies": 3}', "[project]\ndependencies = 3\n", "- a\n- b\n"]
+)
+def test_a_broken_manifest_gives_nothing(name: str, text: str) -> None:
+    """One broken manifest failed the whole context."""
+    assert isinstance(dependencies(name, text.encode()), list)
+
+
+def test_xml_entities_are_refused() -> None:
+    """A planted pom.xml expanded entities until memory was gone."""
+    bomb = '<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><x>&b;</x>'
+    with pytest.raises(ValueError, match="document type"):
+        parse_xml(bomb)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "percent"),
+    [
+        (
+            "coverage.xml",
+            b'<?xml version="1.0"?><!DOCTYPE coverage SYSTEM "x.dtd"><coverage line-rate="0.8125"/>',
+            81.25,
+        ),
+        ("lcov.info", b"SF:a\nLF:10\nLH:4\nend_of_record\n", 40.0),
+        ("coverage.json", b'{"totals": {"percent_covered": 91.239}}', 91.24),
+        ("coverage.out", b"mode: set\nx.go:1.1,2.2 3 1\nx.go:3.1,4.2 1 0\n", 75.0),
+        ("coverage.xml", b"<broken", None),
+        ("lcov.info", b"", None),
+    ],
+)
+def test_coverage_is_read_or_absent(name: str, data: bytes, percent: float | None) -> None:
+    """An unreadable report was told as 0 %."""
+    assert percent_of(name, data) == percent
+
+
+def test_a_mixed_project_is_described(tmp_path: Path) -> None:
+    """The project's type was made up for an empty or mixed directory."""
+    write_files(tmp_path, MIXED_FILES)
+    metadata = document(tmp_path)["context"]["metadata"]
+    assert set(metadata["languages"]) >= {"go", "typescript", "rust"}
+    assert metadata["project_type"] == next(iter(metadata["languages"]))
+    assert metadata["go_version"] == "1.22"
+    assert {row["name"] for row in metadata["dependencies"]} == {"react"}
+    assert "test_coverage" not in metadata
+    (tmp_path / "empty").mkdir()
+    assert document(tmp_path / "empty")["context"]["metadata"]["project_type"] == "unknown"
