@@ -12,6 +12,7 @@ from api.auth.authority import Authority
 from api.auth.hosts import HostCheck
 from api.auth.limits import RateLimiter
 from api.documents import Documents
+from api.lane import HotLane
 from api.routes.base import Reply, Route
 from api.routes.gate import Gate
 from api.routes.services import Services
@@ -62,6 +63,7 @@ def create_app(
     server = services.settings.server
     app.asgi_app = Boundary(  # type: ignore[assignment, method-assign]
         app.asgi_app,
+        lane=HotLane(ALL_ROUTES, gate),
         hosts=HostCheck([*server.allowed_hosts, *({server.host} - _WILDCARDS)]),
         metrics=services.metrics,
         body_limit_bytes=server.body_limit_bytes,

@@ -17,6 +17,7 @@ import structlog
 from api.asgi_body import read_body
 from api.auth.hosts import HostCheck
 from api.errors import ForeignOrigin, Misdirected, problem, translate
+from api.lane import HotLane
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.errors import BadRequest
 from orchestrator.metrics import Metrics
@@ -70,6 +71,7 @@ class Boundary:
 
     Args:
         app: the application.
+        lane: answers the busiest routes without the application.
         hosts: which ``Host`` and ``Origin`` are ours.
         metrics: where answers are counted.
         body_limit_bytes: larger bodies are refused.
@@ -80,6 +82,7 @@ class Boundary:
         self,
         app: ASGIApp,
         *,
+        lane: HotLane,
         hosts: HostCheck,
         metrics: Metrics,
         body_limit_bytes: int,
@@ -87,6 +90,7 @@ class Boundary:
         clock: Clock | None = None,
     ) -> None:
         self._app = app
+        self._lane = lane
         self._hosts = hosts
         self._metrics = metrics
         self._body_limit = body_limit_bytes
@@ -129,7 +133,11 @@ class Boundary:
                 if scope["method"] != "GET" or b"content-length" in headers or b"transfer-encoding" in headers:
                     info.body = await read_body(receive, headers, self._body_limit, self._body_timeout_s)
                     receive = _after_body(receive)
-                await self._app(scope, receive, send_with_headers)
+                hot = self._lane.match(scope["method"], scope["path"])
+                if hot is not None:
+                    await self._lane.answer(*hot, scope["query_string"], info, send_with_headers)
+                else:
+                    await self._app(scope, receive, send_with_headers)
         except Exception as error:  # noqa: BLE001 - the edge of a request
             await self._refuse(error, info, send_with_headers)
         finally:

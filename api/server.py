@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.metadata
 import json
 import os
@@ -35,6 +36,8 @@ DRAIN_S = 3.0
 #: Seconds beyond ``[server] shutdown_s`` after which the process ends itself whatever still hangs: the contract's
 #: bound is 20, and agents of a process that is gone are gone within 5.
 HARD_EXIT_S = 3.0
+#: Seconds after which a thread that waits for the interpreter gets it.
+SWITCH_INTERVAL_S = 0.0005
 log = structlog.get_logger(__name__)
 
 
@@ -160,6 +163,7 @@ class Server:
         discovery = self._directory / DISCOVERY_FILE
 
         async def stop_when_asked() -> None:
+            _settle()
             # Hypercorn calls this once it accepts connections, and begins its stop when it returns.
             listener.keep_from_children()
             document = {"pid": os.getpid(), "url": listener.url}
@@ -190,6 +194,16 @@ class Server:
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
             await asyncio.to_thread(_remove, discovery)
+
+
+def _settle() -> None:
+    """Prepare the interpreter for serving, once all that lives long is there."""
+    # The storage's writer takes the interpreter lock several times a commit; at the default of 5 ms each of them
+    # could wait that long for the busy event loop.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    # What was made at the start stays: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
 
 
 def _remove(path: Path) -> None:

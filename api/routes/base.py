@@ -63,6 +63,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         is_waiting: holds its answer back (long poll, stream): its time is no measure of speed.
         is_project_bound: acts on a project's things.
         takes_cloudevents: also reads ``application/cloudevents+json``.
+        is_hot: answered by the short way of ``api.lane``.
         is_audited: who did it goes to the audit log.
     """
 
@@ -83,6 +84,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     is_project_bound: bool = True
     takes_cloudevents: bool = False
     is_audited: bool = False
+    is_hot: bool = False
 
 
 class Call:

@@ -77,6 +77,7 @@ ROUTES = (
         path=_PATH,
         permission=READ_CONTEXT,
         handler=get_context,
+        is_hot=True,
         summary="What a role needs of the project, within a budget",
         tag="context",
         query=ContextQuery,

@@ -139,6 +139,7 @@ ROUTES = (
         path="/api/events/<event_type>",
         permission=PUBLISH_EVENTS,
         handler=publish,
+        is_hot=True,
         summary="Publish an event; answered when it is durable",
         tag="events",
         body=EventBody,
