@@ -25,7 +25,9 @@ _INDEX = re.compile(
     r"(?:USING\s+\w+\s*)?\(\s*[\"`]?(?P<column>\w+)",
     re.IGNORECASE,
 )
-_FOREIGN = re.compile(r"^\s*[\"`]?(?P<column>\w+)[\"`]?\s+[\w()]+[^,\n]*\bREFERENCES\b", re.IGNORECASE | re.MULTILINE)
+_FOREIGN = re.compile(
+    r"(?:^|,)\s*[\"`]?(?P<column>\w+)[\"`]?\s+[\w()]+[^,\n]*\bREFERENCES\b", re.IGNORECASE | re.MULTILINE
+)
 _FOREIGN_KEY = re.compile(r"\bFOREIGN\s+KEY\s*\(\s*[\"`]?(?P<column>\w+)", re.IGNORECASE)
 _UNBOUNDED = re.compile(
     r"^\s*(?P<verb>DELETE\s+FROM\s+[\w.\"`]+|UPDATE\s+[\w.\"`]+\s+SET\s+[^;]*?)\s*;",

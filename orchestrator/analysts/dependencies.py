@@ -17,7 +17,8 @@ from orchestrator.analysts.workbench import Workbench, conduct
 
 #: Distribution to the modules that it is imported as, where the two differ (from the distributions' own metadata).
 _PROVIDES: Final = {
-    "pyyaml": "yaml", "pillow": "PIL", "beautifulsoup4": "bs4", "scikit-learn": "sklearn", "python-dateutil": "dateutil",
+    "pyyaml": "yaml", "pillow": "PIL", "beautifulsoup4": "bs4", "scikit-learn": "sklearn",
+    "python-dateutil": "dateutil",
     "opencv-python": "cv2", "pyjwt": "jwt", "python-dotenv": "dotenv", "attrs": "attr attrs", "protobuf": "google",
     "pycryptodome": "Crypto", "msgpack-python": "msgpack", "mysqlclient": "MySQLdb", "psycopg2-binary": "psycopg2",
     "python-multipart": "multipart", "setuptools": "setuptools pkg_resources", "gitpython": "git", "pyserial": "serial",
@@ -245,7 +246,8 @@ class Dependencies:
         told = ", ".join(f"{count} {name}" for name, count in declared.items())
         report.summary = (
             f"{plural(sum(declared.values()), 'declared dependency', 'declared dependencies')} ({told}): "
-            f"{kinds['undeclared-dependency']} imported but undeclared, {kinds['unused-dependency']} declared but unused, "
+            f"{kinds['undeclared-dependency']} imported but undeclared, "
+            f"{kinds['unused-dependency']} declared but unused, "
             f"{plural(kinds['conflicting-versions'], 'conflict')}."
         )
         report.next_steps.extend(f"Settle {one.message}" for one in report.ranked()[:3] if one.severity == "medium")

@@ -159,7 +159,8 @@ class Infrastructure:
         told = ", ".join(plural(count, name) for name, count in found.items()) or "no delivery files"
         grave = [one for one in ranked if one.severity in {"critical", "high", "medium"}]
         worst = f" Worst: {grave[0].kind} in {grave[0].path}:{grave[0].line}." if grave else ""
-        report.summary = f"{told[:1].upper()}{told[1:]}: {counts['high']} high, {counts['medium']} medium, {counts['low']} low.{worst}"
+        title = told[:1].upper() + told[1:]
+        report.summary = f"{title}: {counts['high']} high, {counts['medium']} medium, {counts['low']} low.{worst}"
         report.next_steps.extend(f"Settle {one.kind} in {one.path or 'the project'}" for one in grave[:5])
 
 

@@ -17,6 +17,8 @@ from orchestrator.analysts.workbench import Workbench
 Format = Literal["junit", "unittest", "go", "cargo", "script"]
 
 _PROBE_S = 15.0
+#: pytest-benchmark makes a directory in the project, even when nothing is measured.
+_PROBE = "import pytest, importlib.util as u; print('benchmark' if u.find_spec('pytest_benchmark') else '')"
 _MAKE_TEST = re.compile(r"^(test|tests|check)\s*:(?!=)", re.MULTILINE)
 _NO_TEST = re.compile(r"no test specified", re.IGNORECASE)
 
@@ -84,8 +86,11 @@ def _python(bench: Workbench) -> Iterator[Runner]:
     )
     tried: list[str] = []
     for python in python_candidates(bench):
-        if is_pytest and bench.tool(python, "-c", "import pytest", timeout_s=_PROBE_S).ok:
+        probe = bench.tool(python, "-c", _PROBE, timeout_s=_PROBE_S) if is_pytest else None
+        if probe is not None and probe.ok:
             argv = _pytest_argv(bench, python, pyproject + configs)
+            if "benchmark" in probe.stdout:
+                argv = (*argv, f"--benchmark-storage=file://{bench.scratch / 'benchmarks'}")
             yield Runner("pytest", argv, "junit", environ=_source_path(bench))
             return
         tried.append(python)

@@ -46,12 +46,15 @@ def time_limit(seconds: float) -> Iterator[None]:
         raise StepTooLong(f"took longer than {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    began = time.monotonic()
+    pending, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if pending:
+            signal.setitimer(signal.ITIMER_REAL, max(0.01, pending - (time.monotonic() - began)), interval)
 
 
 class Workbench:
