@@ -86,8 +86,12 @@ def measure(root: str, rounds: int) -> dict[str, float]:
         baseline.append(timed(lambda: read_once(root)))
         library = Library(Limits(), 1 << 30)
         cold.append(timed(lambda: library.build(order_for(root, TASKS[0]))))  # noqa: B023 - called at once
-    warm = [timed(lambda: library.build(order_for(root, task), is_fresh=True)) for task in TASKS * 3]
-    again = [timed(lambda: library.build(order_for(root, task), is_fresh=True)) for task in TASKS]
+
+    def fresh(task: str) -> float:
+        return timed(lambda: library.build(order_for(root, task), is_fresh=True))
+
+    warm = [fresh(task) for task in TASKS * 3]
+    again = [fresh(task) for task in TASKS]
     changed = []
     victim = next(Path(root).rglob("*.py"))
     text = victim.read_bytes()

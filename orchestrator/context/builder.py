@@ -5,6 +5,7 @@ It talks over one socket (``orchestrator.context.frames``) and ends when the oth
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -168,6 +169,8 @@ class Builder:
 def main(argument: str) -> None:
     """Entry point of the process; ``argument`` is a BuilderOptions as JSON."""
     options = msgspec.json.decode(argument, type=BuilderOptions)
+    # an index is millions of objects that never form cycles: full collections would only walk them
+    gc.set_threshold(100_000, 50, 1000)
     connection = socket.socket(fileno=options.descriptor)
     os.set_inheritable(connection.fileno(), False)
     Builder(connection, options).serve()

@@ -263,6 +263,11 @@ class ContextEngine:
         """A new builder counts anew, so nothing of the old one can be compared."""
         self._projects.clear()
 
+    @property
+    def builder_id(self) -> int | None:
+        """Process id of the builder while it runs."""
+        return self._builder.process_id
+
     def results_changed(self, project_id: str) -> None:
         """A result or note was stored: the project's answers are built anew when next asked for."""
         self._cache.clear(project_id)

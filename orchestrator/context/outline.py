@@ -30,7 +30,7 @@ _MEMBER_JS = (
 _PROPERTY_JS = rb"\n[ \t]+[\"']?([A-Za-z_$][\w$-]*)[\"']?[ \t]*:[ \t]*(?:async[ \t]+)?function\b"
 _ASSIGNMENT = rb"\n([A-Za-z_]\w*)[ \t]*(?::[^=\n]+)?=(?!=)"
 _METHOD_TYPED = (
-    rb"\n[ \t]*(?:(?:public|private|protected|internal|static|final|abstract|override|virtual|async|synchronized)[ \t]+)+"
+    rb"\n[ \t]*(?:(?:public|private|protected|internal|static|final|abstract|override|virtual|async|synchronized)[ \t]+)+"  # noqa: E501
     rb"[^\n(=;{}]{0,160}?\b([A-Za-z_]\w*)[ \t]*\("
 )
 _FUNCTION_C = rb"\n(?:[A-Za-z_][\w:<>,*& \t]*?[ \t*&])([A-Za-z_~][\w:~]*)[ \t]*\([^;\n]*(?:\)[^;\n]*)?(?=\n|\{)"

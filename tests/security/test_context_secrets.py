@@ -32,8 +32,8 @@ def planted(seed: int) -> dict[str, tuple[str, str]]:
         "github-fine-token": "github" + "_pat_" + _random(82, seed),
         "gitlab-token": "gl" + "pat-" + _random(20, seed),
         "slack-token": "xo" + "xb-" + _random(12, seed, string.digits) + "-" + _random(24, seed + 1),
-        "slack-webhook": "https://hooks." + "slack.com/services/T" + _random(8, seed) + "/B" + _random(8, seed) + "/" + _random(24, seed),
-        "discord-webhook": "https://discord.com/" + "api/webhooks/" + _random(18, seed, string.digits) + "/" + _random(68, seed),
+        "slack-webhook": "https://hooks." + "slack.com/services/T" + _random(8, seed) + "/B" + _random(8, seed) + "/" + _random(24, seed),  # noqa: E501
+        "discord-webhook": "https://discord.com/" + "api/webhooks/" + _random(18, seed, string.digits) + "/" + _random(68, seed),  # noqa: E501
         "stripe-key": "sk" + "_live_" + _random(24, seed),
         "google-api-key": "AI" + "za" + _random(35, seed),
         "google-oauth-secret": "GOC" + "SPX-" + _random(28, seed),
@@ -168,8 +168,8 @@ def test_precision_on_real_sources() -> None:
     ("path", "is_secret"),
     [
         (".env", True), ("app/.env.production", True), (".env.example", False), ("id_rsa", True), ("id_rsa.pub", False),
-        ("certs/server.pem", True), ("deploy/terraform.tfstate", True), ("home/.aws/credentials", True), (".npmrc", True),
-        ("config/master.key", True), ("src/keys.py", False), ("src/environment.ts", False), ("docs/credentials.md", False),
+        ("certs/server.pem", True), ("deploy/terraform.tfstate", True), ("home/.aws/credentials", True), (".npmrc", True),  # noqa: E501
+        ("config/master.key", True), ("src/keys.py", False), ("src/environment.ts", False), ("docs/credentials.md", False),  # noqa: E501
         ("k8s/secrets.yaml", True), ("kubeconfig", True), ("keyboard.key.md", False),
     ],
 )  # fmt: skip

@@ -23,7 +23,7 @@ def test_the_answer_has_the_contracts_shape(tmp_path: Path) -> None:
     root = sample_repository(tmp_path / "r")
     (root / "ledger/money.py").write_text(PYTHON_FILES["ledger/money.py"] + "\n# edited\n")
     answer = document(root, "post an amount to an account")
-    assert {"issue_id", "agent_type", "context", "truncated", "truncation_strategy", "total_size_bytes", "file_count", "omitted", "timestamp", "cache_hit"} <= set(answer)  # fmt: skip
+    assert {"issue_id", "agent_type", "context", "truncated", "truncation_strategy", "total_size_bytes", "file_count", "omitted", "timestamp", "cache_hit"} <= set(answer)  # fmt: skip  # noqa: E501
     context = answer["context"]
     assert set(context) == {"project_structure", "relevant_files", "git_context", "previous_agent_outputs", "metadata"}
     assert {"branch", "head", "recent_commits", "uncommitted_changes", "remote", "remote_url"} <= set(
@@ -52,7 +52,7 @@ def test_the_budget_bounds_the_summed_content(tmp_path: Path, budget: int) -> No
 
 @settings(max_examples=25)
 @given(
-    st.lists(st.tuples(st.sampled_from(["def alpha():", "    beta = 1", "", "class Gamma:", "\tx", "é ü", "\r"]), st.integers(1, 60)), max_size=40),
+    st.lists(st.tuples(st.sampled_from(["def alpha():", "    beta = 1", "", "class Gamma:", "\tx", "é ü", "\r"]), st.integers(1, 60)), max_size=40),  # noqa: E501
     st.integers(1, 6000),
     st.sampled_from(["", "alpha", "fix beta in Gamma"]),
 )  # fmt: skip

@@ -17,18 +17,18 @@ _POM = (
     "<groupId>org.x</groupId><artifactId>y</artifactId><version>${v}</version></dependency></dependencies></project>"
 )
 CASES = [
-    ("pyproject.toml", '[project]\ndependencies = ["httpx>=0.27", "rich"]\n[dependency-groups]\ndev = ["ruff"]\n', {"httpx": ">=0.27", "rich": "", "ruff": ""}),
-    ("requirements.txt", "# x\nflask==3.0 ; python_version > '3'\n-r other.txt\nurllib3[socks]>=2\n", {"flask": "==3.0", "urllib3": ">=2"}),
+    ("pyproject.toml", '[project]\ndependencies = ["httpx>=0.27", "rich"]\n[dependency-groups]\ndev = ["ruff"]\n', {"httpx": ">=0.27", "rich": "", "ruff": ""}),  # noqa: E501
+    ("requirements.txt", "# x\nflask==3.0 ; python_version > '3'\n-r other.txt\nurllib3[socks]>=2\n", {"flask": "==3.0", "urllib3": ">=2"}),  # noqa: E501
     ("setup.cfg", "[options]\ninstall_requires =\n  attrs>=22\n", {"attrs": ">=22"}),
     ("Pipfile", '[packages]\nrequests = "*"\n', {"requests": "*"}),
-    ("package.json", '{"dependencies": {"react": "^18"}, "devDependencies": {"vite": "5"}}', {"react": "^18", "vite": "5"}),
-    ("Cargo.toml", '[dependencies]\nserde = { version = "1", features = ["derive"] }\ntokio = "1.3"\n', {"serde": "1", "tokio": "1.3"}),
-    ("go.mod", "module m\ngo 1.22\nrequire (\n\tgithub.com/a/b v1.2.0\n\tgithub.com/c/d v0.1.0 // indirect\n)\n", {"github.com/a/b": "v1.2.0", "github.com/c/d": "v0.1.0"}),
+    ("package.json", '{"dependencies": {"react": "^18"}, "devDependencies": {"vite": "5"}}', {"react": "^18", "vite": "5"}),  # noqa: E501
+    ("Cargo.toml", '[dependencies]\nserde = { version = "1", features = ["derive"] }\ntokio = "1.3"\n', {"serde": "1", "tokio": "1.3"}),  # noqa: E501
+    ("go.mod", "module m\ngo 1.22\nrequire (\n\tgithub.com/a/b v1.2.0\n\tgithub.com/c/d v0.1.0 // indirect\n)\n", {"github.com/a/b": "v1.2.0", "github.com/c/d": "v0.1.0"}),  # noqa: E501
     ("pom.xml", _POM, {"org.x:y": "5.1"}),
     ("build.gradle", "dependencies {\n  implementation 'org.x:y:1.0'\n}\n", {"org.x:y": "1.0"}),
     ("Gemfile", "gem 'rails', '~> 7.1'\n", {"rails": "~> 7.1"}),
     ("composer.json", '{"require": {"php": ">=8", "monolog/monolog": "^3"}}', {"monolog/monolog": "^3"}),
-    ("App.csproj", '<Project><ItemGroup><PackageReference Include="Serilog" Version="3.1" /></ItemGroup></Project>', {"Serilog": "3.1"}),
+    ("App.csproj", '<Project><ItemGroup><PackageReference Include="Serilog" Version="3.1" /></ItemGroup></Project>', {"Serilog": "3.1"}),  # noqa: E501
     ("pubspec.yaml", "dependencies:\n  http: ^1.2.0\n", {"http": "^1.2.0"}),
     ("mix.exs", 'defp deps do\n    [{:phoenix, "~> 1.7"}]\n  end\n', {"phoenix": "~> 1.7"}),
     ("Package.swift", '.package(url: "https://example.invalid/a/NIO.git", from: "2.0.0")', {"NIO": 'from: "2.0.0"'}),

@@ -1,0 +1,268 @@
+"""The engine with its builder process: caching, freshness, single flight, life and death."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from orchestrator.config import ContextSettings
+from orchestrator.context import BuiltContext, ContextEngine, ContextRequest
+from orchestrator.errors import BadRequest, ContextFailed
+from orchestrator.models import KnowledgeItem, Project, Result, ResultPage, ResultQuery
+from orchestrator.profiles.model import Profile
+from tests.support.repo import sample_repository, write_files
+
+
+class FixedProfiles:
+    """Every role exists."""
+
+    async def prepare(self, project_path: str | None = None) -> None:
+        """Nothing to read."""
+
+    def get(self, agent_type: str, project_path: str | None = None) -> Profile:
+        return Profile(agent_type=agent_type, description="", category="development", permission_class="coding")
+
+
+class ListedResults:
+    """Results in a list, newest last, and how often they were asked for."""
+
+    def __init__(self) -> None:
+        self.results: list[Result] = []
+
+    async def query_results(self, project_id: str, query: ResultQuery) -> ResultPage:
+        found = [r for r in reversed(self.results) if query.issue_id in (None, r.issue_id)]
+        return ResultPage(results=found[: query.limit], next_cursor=None)
+
+
+class ListedKnowledge:
+    """One lesson of another issue."""
+
+    async def search_knowledge(
+        self, project_id: str, query: str, *, limit: int, issue_id: str | None = None
+    ) -> list[KnowledgeItem]:
+        return [
+            KnowledgeItem(
+                kind="decision", text="Cents only", score=1.0, result_id="res_9", agent_type="chief-architect",
+                issue_id="other", timestamp="2026-01-01T00:00:00Z",
+            )
+        ]  # fmt: skip
+
+
+class Bench:
+    """An engine over a sample project."""
+
+    def __init__(self, tmp_path: Path, **settings: Any) -> None:
+        self.root = sample_repository(tmp_path / "project")
+        self.project = Project(project_id="p", path=str(self.root), created_at=0.0)
+        self.results = ListedResults()
+        self.engine = ContextEngine(
+            FixedProfiles(),
+            self.results,  # type: ignore[arg-type]
+            ListedKnowledge(),  # type: ignore[arg-type]
+            ContextSettings(**settings),
+            tmp_path / "state",
+        )
+
+    async def __aenter__(self) -> Bench:
+        await self.engine.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.engine.stop()
+
+    async def ask(self, task: str = "account", **fields: Any) -> BuiltContext:
+        request = ContextRequest(
+            issue_id=fields.pop("issue_id", "i"), agent_type="python-specialist", task=task, **fields
+        )
+        return await self.engine.build(self.project, request)
+
+    async def settled(self) -> BuiltContext:
+        """Ask until the answer comes from the cache: the watch has begun."""
+        deadline = time.monotonic() + 20
+        while not (built := await self.ask()).cache_hit:
+            assert time.monotonic() < deadline, "never a cache hit"
+            await asyncio.sleep(0.05)
+        return built
+
+
+def result(number: int, issue_id: str = "i") -> Result:
+    """An outcome with a decision."""
+    return Result(
+        id=f"res_{number}",
+        project_id="p",
+        agent_id=f"agent_{number}",
+        agent_type="test-engineer",
+        issue_id=issue_id,
+        round=1,
+        status="success",
+        result={"status": "success", "decisions": [f"Decision {number}"], "files_modified": ["ledger/money.py"]},
+        timestamp="2026-01-01T00:00:00Z",
+        stored_at=float(number),
+    )
+
+
+async def test_an_equal_request_is_answered_from_the_cache(tmp_path: Path) -> None:
+    """Every request was built anew, or the tag changed without a change."""
+    async with Bench(tmp_path) as bench:
+        first = await bench.ask()
+        again = await bench.settled()
+        assert not first.cache_hit
+        assert again.etag == first.etag
+        assert again.document["cache_hit"] is True
+        assert first.document["cache_hit"] is False
+        fixed = {"timestamp": "", "cache_hit": None}
+        assert {**first.document, **fixed} == {**again.document, **fixed}
+        assert (await bench.ask("money")).etag != first.etag
+        stats = bench.engine.stats()
+        assert stats.hits >= 1
+        assert stats.is_builder_alive
+
+
+async def test_a_changed_byte_shows_within_a_second_and_at_once_on_refresh(tmp_path: Path) -> None:
+    """A cached answer outlived the file that it shows."""
+    async with Bench(tmp_path) as bench:
+        await bench.settled()
+        write_files(bench.root, {"ledger/accounts.py": "account_marker_one = 1\n"})
+        assert b"account_marker_one" in (await bench.ask(refresh=True)).body
+        await bench.settled()
+        write_files(bench.root, {"ledger/accounts.py": "account_marker_two = 1\n"})
+        start = time.monotonic()
+        while b"account_marker_two" not in (await bench.ask()).body:
+            assert time.monotonic() - start < 5, "the change never showed"
+            await asyncio.sleep(0.01)
+
+
+async def test_a_change_that_no_watch_reports_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where watching is impossible the cache was never invalidated."""
+    monkeypatch.setenv("WATCHFILES_FORCE_POLLING", "true")
+    monkeypatch.setenv("WATCHFILES_POLL_DELAY_MS", "600000")
+    async with Bench(tmp_path) as bench:
+        await bench.ask()
+        write_files(bench.root, {"ledger/accounts.py": "account_marker = 1\n"})
+        start = time.monotonic()
+        while b"account_marker" not in (await bench.ask()).body:
+            assert time.monotonic() - start < 10, "the change never showed"
+            await asyncio.sleep(0.05)
+
+
+async def test_a_new_result_is_in_the_next_answer(tmp_path: Path) -> None:
+    """The agent that was started right after a result did not see it."""
+    async with Bench(tmp_path) as bench:
+        await bench.settled()
+        bench.results.results.append(result(1))
+        document = (await bench.ask()).document
+        outputs = document["context"]["previous_agent_outputs"]
+        assert outputs[0]["decisions"] == ["Decision 1"]
+        assert outputs[0]["files_affected"] == ["ledger/money.py"]
+        assert outputs[-1]["decision"] == "Cents only"
+        bench.results.results.append(result(2))
+        outputs = (await bench.ask()).document["context"]["previous_agent_outputs"]
+        assert [o["agent"] for o in outputs[:2]] == ["agent_2", "agent_1"]
+
+
+async def test_equal_requests_at_once_are_built_once(tmp_path: Path) -> None:
+    """A hundred agents that start together made a hundred builds."""
+    async with Bench(tmp_path) as bench:
+        answers = await asyncio.gather(*(bench.ask() for _ in range(100)))
+        assert len({answer.etag for answer in answers}) == 1
+        assert bench.engine.stats().builds == 1
+
+
+async def test_clearing_removes_an_issues_answers_only(tmp_path: Path) -> None:
+    """Clearing one issue emptied the cache of all, or told wrong figures."""
+    async with Bench(tmp_path) as bench:
+        await bench.ask(issue_id="a")
+        await bench.ask(issue_id="b")
+        before = bench.engine.stats()
+        cleared = await bench.engine.clear("p", "a")
+        assert cleared.entries_removed == 1
+        assert before.bytes - bench.engine.stats().bytes == cleared.bytes_freed > 0
+        assert (await bench.engine.clear("p", "a")).entries_removed == 0
+
+
+async def test_the_builder_is_started_again_after_it_was_killed(tmp_path: Path) -> None:
+    """A killed builder left every later request without an answer, or let old answers be taken for new ones."""
+    async with Bench(tmp_path) as bench:
+        first = await bench.ask()
+        killed = bench.engine.builder_id
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        again = await bench.ask("money", refresh=True)
+        assert again.body
+        assert bench.engine.builder_id not in (None, killed)
+        assert (await bench.ask()).etag == first.etag
+
+
+async def test_the_builder_ends_with_the_engine(tmp_path: Path) -> None:
+    """A stopped sidecar left its builder behind."""
+    bench = Bench(tmp_path)
+    async with bench:
+        await bench.ask()
+        pid = bench.engine.builder_id
+        assert pid is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    with pytest.raises(ContextFailed):
+        await bench.ask()
+    await bench.engine.stop()
+
+
+async def test_bad_requests_and_missing_directories_are_told(tmp_path: Path) -> None:
+    """An unknown requirement or a directory that is gone ended in an unexpected error."""
+    async with Bench(tmp_path) as bench:
+        with pytest.raises(BadRequest, match="ci_configs"):
+            await bench.ask(requirements=("ci_config",))
+        with pytest.raises(BadRequest, match="max_bytes"):
+            await bench.ask(max_bytes=0)
+        gone = msgspec.structs.replace(bench.project, path=str(tmp_path / "gone"))
+        with pytest.raises(ContextFailed, match="gone"):
+            await bench.engine.build(gone, ContextRequest(issue_id="i", agent_type="python-specialist"))
+        assert (await bench.ask()).body
+
+
+async def test_projects_are_apart(tmp_path: Path) -> None:
+    """One project's file came up in another's context."""
+    async with Bench(tmp_path) as bench:
+        other = tmp_path / "other"
+        write_files(other, {"x.py": "other_project_word = 1\n"})
+        project = Project(project_id="q", path=str(other), created_at=0.0)
+        request = ContextRequest(issue_id="i", agent_type="python-specialist", task="other_project_word account")
+        theirs = await bench.engine.build(project, request)
+        ours = await bench.engine.build(bench.project, request)
+        assert b"other_project_word = 1" in theirs.body
+        assert b"other_project_word = 1" not in ours.body
+
+
+async def test_search_explain_and_markdown(tmp_path: Path) -> None:
+    """What the command line shows did not come through the process boundary."""
+    async with Bench(tmp_path) as bench:
+        hits = await bench.engine.search(bench.project, "balance", 2)
+        assert hits[0].path == "ledger/accounts.py"
+        told = await bench.engine.explain(
+            bench.project, ContextRequest(issue_id="i", agent_type="python-specialist", task="balance", max_bytes=300)
+        )
+        assert told["files"][0]["signals"]
+        text = bench.engine.markdown(await bench.ask())
+        assert "### `ledger/accounts.py`" in text
+        assert "## Recent commits" in text
+        assert "Cents only" in text
+
+
+async def test_the_loop_never_stands_still_while_a_large_project_is_indexed(tmp_path: Path) -> None:
+    """Indexing held up every other request of the sidecar."""
+    async with Bench(tmp_path) as bench:
+        write_files(bench.root, {f"gen/m{n}.py": f"def name{n}(value):\n    return value\n" * 20 for n in range(1500)})
+        build = asyncio.create_task(bench.ask())
+        turns = 0
+        while not build.done():
+            turns += 1
+            await asyncio.sleep(0.001)
+        assert (await build).document["context"]["project_structure"]["total_files"] > 1500
+        assert turns > 20
