@@ -119,7 +119,7 @@ class Supervisor:
             check_interval_s=PROFILE_CHECK_S,
         )
         self.projects = ProjectService(self.storage, on_added=self._prepare_project, clock=self._clock)
-        self._rules = RuleBook(self._directory_of)
+        self._rules = RuleBook(self._directory_of, more_triggers=self.profiles.trigger_documents)
         self.bus = EventBus(
             self.storage,
             self.settings.events,

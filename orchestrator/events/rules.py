@@ -118,12 +118,20 @@ class RuleBook:
 
     Args:
         directory_of: a project's directory; None when it is not registered.
+        more_triggers: further triggers by name for a project's directory, written as its file would hold them
+            (those of its profiles); the file's own win, and a bad one is logged and left out.
     """
 
-    def __init__(self, directory_of: Callable[[str], str | None]) -> None:
+    def __init__(
+        self,
+        directory_of: Callable[[str], str | None],
+        *,
+        more_triggers: Callable[[str], Mapping[str, Any]] | None = None,
+    ) -> None:
         self._directory_of = directory_of
+        self._more_triggers = more_triggers
         self._rules: dict[str, EventRules] = {}
-        self._stamps: dict[str, tuple[int, int] | None] = {}
+        self._stamps: dict[str, tuple[tuple[int, int] | None, Mapping[str, Any]]] = {}
         self.errors: dict[str, str] = {}
 
     async def prepare(self, project_id: str) -> None:
@@ -156,16 +164,29 @@ class RuleBook:
             stamp = (status.st_mtime_ns, status.st_size)
         except OSError:
             stamp = None
-        if project_id in self._stamps and self._stamps[project_id] == stamp:
+        more = self._more_triggers(str(path.parent)) if self._more_triggers else {}
+        if project_id in self._stamps and self._stamps[project_id] == (stamp, more):
             return
-        self._stamps[project_id] = stamp
+        self._stamps[project_id] = (stamp, more)
         try:
             document = tomllib.loads(path.read_text(encoding="utf-8")) if stamp else {}
-            self._rules[project_id] = parse_event_rules(document, str(path))
+            rules = parse_event_rules(document, str(path))
+            self._rules[project_id] = msgspec.structs.replace(rules, triggers={**_good(more), **rules.triggers})
             self.errors.pop(project_id, None)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ConfigInvalid) as error:
             self.errors[project_id] = str(error)
             log.error("event_rules_refused", project_id=project_id, path=str(path), reason=str(error))
+
+
+def _good(triggers: Mapping[str, Any]) -> dict[str, Trigger]:
+    """Those of ``triggers`` that can be carried out; one bad profile must not take a project's rules away."""
+    found: dict[str, Trigger] = {}
+    for name, value in triggers.items():
+        try:
+            found |= _section({"triggers": {name: value}}, "triggers", Trigger, "profiles")
+        except ConfigInvalid as error:
+            log.error("profile_trigger_refused", trigger=name, reason=str(error))
+    return found
 
 
 def _invalid(origin: str, setting: str, reason: str) -> ConfigInvalid:

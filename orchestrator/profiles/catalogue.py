@@ -7,6 +7,7 @@ import builtins
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 import watchfiles
@@ -43,12 +44,14 @@ class _Snapshot:
         self._file_problems = problems
 
     def effective(self, agent_type: str) -> Effective | None:
+        """The role as it is in force, laid over at its first use; None when there is none."""
         known = self._effective.get(agent_type)
         if known is None and agent_type in self._sources:
             known = self._effective[agent_type] = lay_over(self._sources[agent_type])
         return known
 
     def problems(self) -> list[Problem]:
+        """Those of the files, then those that show only where roles meet."""
         found = list(self._file_problems)
         for name in self.names:
             effective = self.effective(name)
@@ -129,6 +132,13 @@ class Profiles:
         """All profiles in force, by name."""
         snapshot = self._snapshot(project_path)
         return [effective.profile for name in snapshot.names if (effective := snapshot.effective(name)) is not None]
+
+    def trigger_documents(self, project_path: str | None = None) -> dict[str, dict[str, Any]]:
+        """All roles' triggers by name, as ``[triggers]`` of a project's ``orchestrator.toml`` would hold them."""
+        documents: dict[str, dict[str, Any]] = {}
+        for profile in self.list(project_path):
+            documents |= profile.trigger_documents()
+        return documents
 
     def problems(self, project_path: str | None = None) -> builtins.list[Problem]:
         """What is wrong with files and what was ignored in them, in the order of the layers."""
