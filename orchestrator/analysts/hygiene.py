@@ -198,7 +198,7 @@ def _scripts(text: str) -> Iterator[tuple[int, str]]:
         if not match["rest"].startswith(("|", ">")):
             yield match.start("rest"), match["rest"]
             continue
-        indent = len(match["indent"].expandtabs())
+        indent = match[0].index("run:")
         end = match.end() + 1
         for line in text[end:].splitlines(keepends=True):
             if line.strip() and len(line) - len(line.lstrip()) <= indent:

@@ -99,9 +99,10 @@ def _python(bench: Workbench) -> Iterator[Runner]:
         return
     tops = {file.path.split("/")[0] for file in tests if "/" in file.path}
     start = next((top for top in ("tests", "test") if top in tops), ".")
+    top = ("-t", ".") if start == "." or tree.get(f"{start}/__init__.py") else ()
     yield Runner(
         "unittest",
-        (tried[0], "-m", "unittest", "discover", "-s", start, "-t", "."),
+        (tried[0], "-m", "unittest", "discover", "-s", start, *top),
         "unittest",
         "",
         _source_path(bench),

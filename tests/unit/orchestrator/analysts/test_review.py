@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from orchestrator.analysts import markdown
 from orchestrator.analysts.diffs import parse_diff
 from orchestrator.analysts.research import task_terms
@@ -61,7 +63,8 @@ def test_earlier_findings_are_merged_and_ranked(tmp_path: Path) -> None:
 def test_diff_of_renames_binaries_and_deletions() -> None:
     """Paths or line numbers of a diff are read wrongly."""
     text = (
-        "diff --git a/o.py b/n.py\nsimilarity index 90%\nrename from o.py\nrename to n.py\n--- a/o.py\n+++ b/n.py\n@@ -3 +3,2 @@ def f():\n-a\n+b\n+c\n"
+        "diff --git a/o.py b/n.py\nsimilarity index 90%\nrename from o.py\nrename to n.py\n--- a/o.py\n+++ b/n.py\n"
+        "@@ -3 +3,2 @@ def f():\n-a\n+b\n+c\n"
         "diff --git a/x.png b/x.png\nnew file mode 100644\nBinary files /dev/null and b/x.png differ\n"
         "diff --git a/d.py b/d.py\ndeleted file mode 100644\n--- a/d.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-z\n"
     )
@@ -74,6 +77,9 @@ def test_diff_of_renames_binaries_and_deletions() -> None:
     )
     assert (binary.path, binary.status, binary.is_binary) == ("x.png", "added", True)
     assert (deleted.path, deleted.status) == ("d.py", "deleted")
+
+
+LINKS = {"broken-link", "broken-anchor", "stale-reference"}
 
 
 def test_broken_links_and_stale_references(tmp_path: Path) -> None:
@@ -89,7 +95,7 @@ def test_broken_links_and_stale_references(tmp_path: Path) -> None:
         "LICENSE": "MIT",
     }
     result = analyse("documentation", write(tmp_path / "p", files))
-    assert [(one["kind"], one["line"]) for one in result["findings"] if one["path"] == "README.md"] == [
+    assert [(one["kind"], one["line"]) for one in result["findings"] if one["kind"] in LINKS] == [
         ("broken-link", 5), ("broken-anchor", 5), ("stale-reference", 12)]  # fmt: skip
     assert finding(result, "undocumented-names")["path"] == "src/here.py"
 
@@ -121,9 +127,12 @@ def test_dependencies_are_compared_with_imports(tmp_path: Path) -> None:
 def test_infrastructure_data_and_interfaces(tmp_path: Path) -> None:
     """A kind of file is no longer recognised."""
     files = {
-        "k8s/app.yaml": "apiVersion: apps/v1\nkind: Deployment\nspec:\n  template:\n    spec:\n      containers:\n        - image: shop:latest\n",
-        "db/migrations/1.sql": "CREATE TABLE a (id int PRIMARY KEY, b int REFERENCES b(id));\nDELETE FROM a;\nALTER TABLE a DROP COLUMN c;\n",
-        "app.py": "@app.get('/users/<int:id>')\ndef user(id):\n    for x in xs:\n        db.execute('SELECT a FROM t WHERE x = ?', (x,))\n",
+        "k8s/app.yaml": "apiVersion: apps/v1\nkind: Deployment\nspec:\n  template:\n"
+        "    spec:\n      containers:\n        - image: shop:latest\n",
+        "db/migrations/1.sql": "CREATE TABLE a (id int PRIMARY KEY, b int REFERENCES b(id));\n"
+        "DELETE FROM a;\nALTER TABLE a DROP COLUMN c;\n",
+        "app.py": "@app.get('/users/<int:id>')\ndef user(id):\n"
+        "    for x in xs:\n        db.execute('SELECT a FROM t WHERE x = ?', (x,))\n",
         "openapi.yaml": "openapi: 3.0.0\npaths:\n  /users/{id}:\n    get:\n  /gone:\n    get:\n",
     }
     root = write(tmp_path / "p", files)
@@ -163,9 +172,6 @@ def test_pages_and_costs(tmp_path: Path) -> None:
 
 def test_step_is_interrupted_in_the_midst_of_a_loop() -> None:
     """A step that never looks at the clock holds the agent for ever."""
-    try:
-        with time_limit(0.05):
-            while True:
-                pass
-    except StepTooLong as error:
-        assert "took longer" in str(error)
+    with pytest.raises(StepTooLong, match="took longer"), time_limit(0.05):
+        while True:
+            pass
