@@ -21,6 +21,7 @@ from agentpool.reactor import READ
 from agentpool.runtimes import Invocation, Runtime, get_runtime
 from agentpool.sandbox import Sandbox
 from agentpool.signalling import signal_group, signal_process
+from agentpool.spawning import Spawner
 from agentpool.specs import LaunchSpec
 from agentpool.tree import Tree
 from agentpool.watchdog import Watchdog
@@ -32,6 +33,7 @@ class Host(PipesHost, Protocol):
     table: ProcessTable
     flags: ProcessFlags
     sandbox: Sandbox
+    spawner: Spawner
 
     def adopt(self, pid: int, attempt: Attempt) -> None:
         """The attempt's leader is this child of the worker."""
@@ -117,6 +119,12 @@ class Attempt:
         if is_warm:
             self._zygote = self.host.zygote()
             pipes.open(self._zygote.fork(self._plan, self))
+            return
+        if self.host.spawner.can_start(self._plan):
+            self.pid, ends = self.host.spawner.start(self._plan)
+            pipes.open(ends)
+            self.host.adopt(self.pid, self)
+            self.started(self.pid)
             return
         started = launching.start(self._plan, self.host.flags)
         pipes.open(started.pipes)

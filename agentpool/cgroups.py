@@ -132,6 +132,10 @@ class Leaf:
         """The file into which a process writes ``0`` to be put here."""
         return os.path.join(self.path, "cgroup.procs")
 
+    def enter(self) -> bool:
+        """Put this process here; False when the system refuses."""
+        return _write(self.entrance, "0")
+
     def is_populated(self) -> bool:
         """Whether a living process is here or below; zombies do not count."""
         return b"populated 1" in _read(os.path.join(self.path, "cgroup.events"))

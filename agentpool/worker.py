@@ -16,6 +16,7 @@ import traceback
 from multiprocessing.connection import Connection
 
 from agentpool.attempt import Attempt, LeaderExit
+from agentpool.cgroups import Leaf
 from agentpool.channel import Channel
 from agentpool.config import WorkerConfig
 from agentpool.errors import ProtocolViolation
@@ -37,6 +38,7 @@ from agentpool.platforms import ProcessFlags
 from agentpool.proctable import ProcessTable, read_entry
 from agentpool.reactor import READ, WRITE, Reactor
 from agentpool.sandbox import Sandbox
+from agentpool.spawning import Spawner
 from agentpool.strangers import Strangers
 from agentpool.zygote import Left, max_rss_bytes, next_exited
 from agentpool.zygotes import ZygoteLink
@@ -60,6 +62,7 @@ class Worker:
         self.table = ProcessTable()
         self.flags = ProcessFlags()
         self.sandbox = Sandbox()
+        self.spawner = Spawner(self._move_home())
         self._channel = channel
         self._attempts: dict[str, Attempt] = {}
         self._leaders: dict[int, Attempt] = {}
@@ -88,6 +91,13 @@ class Worker:
         gc.freeze()
         self.emit(WorkerReady(pid=os.getpid(), features=tuple(features)))
         self.reactor.run()
+
+    def _move_home(self) -> str | None:
+        """Put this process into a cgroup leaf of its own, beside its agents'; the file to come back by."""
+        if self.config.cgroup_dir is None:
+            return None
+        home = Leaf.make(self.config.cgroup_dir, f"worker-{self.config.index}-{os.getpid()}", {})
+        return home.entrance if home is not None and home.enter() else None
 
     # -- what attempts use --------------------------------------------------------------------------
 
@@ -292,6 +302,17 @@ class Worker:
         self.reactor.stop()
 
 
+def _keep_descriptors() -> None:
+    """What multiprocessing handed to this process must not go on to agents."""
+    directory = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
+    for name in os.listdir(directory):
+        if int(name) > 2:
+            try:
+                os.set_inheritable(int(name), False)
+            except OSError:
+                pass  # the descriptor of the listing itself
+
+
 def main(connection: Connection, config: WorkerConfig, trace: Connection) -> None:
     """Run a worker in this process.
 
@@ -303,6 +324,7 @@ def main(connection: Connection, config: WorkerConfig, trace: Connection) -> Non
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     trace_fd = trace.fileno()
+    _keep_descriptors()
     faulthandler.enable(file=trace_fd)
     sock = socket.socket(fileno=os.dup(connection.fileno()))
     connection.close()
