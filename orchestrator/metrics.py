@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
 
 from orchestrator.clock import Clock, SystemClock
 
@@ -106,7 +107,7 @@ class _ReadCounter:
     def __init__(self, name: str, text: str, read: Callable[[], float]) -> None:
         self._name, self._text, self._read = name, text, read
 
-    def collect(self) -> list[object]:
+    def collect(self) -> list[Metric]:
         from prometheus_client.core import CounterMetricFamily
 
         family = CounterMetricFamily(self._name, self._text)
