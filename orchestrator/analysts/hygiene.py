@@ -73,6 +73,10 @@ def check_dockerfile(path: str, text: str) -> Iterator[Finding]:
             "The container's program runs as root.",
             "Add a USER of its own after installing.",
         )
+    yield from _instructions(path, text, index)
+
+
+def _instructions(path: str, text: str, index: LineIndex) -> Iterator[Finding]:
     for match in _PIPE_SHELL.finditer(text):
         yield Finding(
             "medium",
@@ -139,6 +143,11 @@ def check_workflow(path: str, text: str) -> Iterator[Finding]:
                 f"{match[1]} is put into a shell script as it is: its author can run commands.",
                 "Pass it through env: and quote the variable.",
             )
+    yield from _permissions(path, text, index)
+    yield from _actions(path, text, index)
+
+
+def _permissions(path: str, text: str, index: LineIndex) -> Iterator[Finding]:
     if re.search(r"^\s*permissions:\s*write-all", text, re.MULTILINE):
         line = index.line(text.index("write-all"))
         yield Finding(
@@ -158,6 +167,9 @@ def check_workflow(path: str, text: str) -> Iterator[Finding]:
             "No permissions are set: the token gets the default ones.",
             "Begin with permissions: {} or contents: read.",
         )
+
+
+def _actions(path: str, text: str, index: LineIndex) -> Iterator[Finding]:
     loose = [match for match in _USES.finditer(text) if _is_loose(match[1])]
     if loose:
         names = ", ".join(dict.fromkeys(match[1] for match in loose[:4]))

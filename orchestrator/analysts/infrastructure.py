@@ -248,6 +248,10 @@ def _check_workload(file: SourceFile, text: str) -> Iterator[Finding]:
                 "No securityContext: runs as the image's user, often root.",
                 "Set runAsNonRoot and drop capabilities.",
             )
+    yield from _check_privileges(file, text, index)
+
+
+def _check_privileges(file: SourceFile, text: str, index: LineIndex) -> Iterator[Finding]:
     for match in re.finditer(
         r"^\s*(privileged|hostNetwork|hostPID|allowPrivilegeEscalation):\s*true", text, re.MULTILINE
     ):

@@ -42,7 +42,8 @@ def test_go_packages_depend_by_module_path(tmp_path: Path) -> None:
     """Go imports are taken for file paths."""
     files = {
         "go.mod": "module example.org/shop\n",
-        "main.go": 'package main\n\nimport (\n\t"fmt"\n\t"example.org/shop/store"\n)\n\nfunc main() { fmt.Println(store.X) }\n',
+        "main.go": 'package main\n\nimport (\n\t"fmt"\n\t"example.org/shop/store"\n)\n\n'
+        "func main() { fmt.Println(store.X) }\n",
         "store/store.go": "package store\n\nvar X = 1\n",
     }
     result = analyse("architecture", write(tmp_path / "p", files))

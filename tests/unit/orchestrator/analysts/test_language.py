@@ -49,7 +49,8 @@ def test_mistake_is_found_at_its_line(kind: str, line: int, source: str) -> None
         "try:\n    import yaml\nexcept ImportError:\n    yaml = None\n",
         "def f(x=()):\n    return x\n",
         "def f(x=[]):\n    x = list(x)\n    x.append(1)\n    return x\n",
-        "from typing import overload\n@overload\ndef f(x: int) -> int: ...\n@overload\ndef f(x: str) -> str: ...\ndef f(x):\n    return x\n",
+        "from typing import overload\n@overload\ndef f(x: int) -> int: ...\n"
+        "@overload\ndef f(x: str) -> str: ...\ndef f(x):\n    return x\n",
         "def f():\n    global counter\n    counter = 1\ndef g():\n    return counter\n",
         "class A:\n    y = 1\n    def m(self):\n        return __class__\n",
         "def gen():\n    return\n    yield\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from pathlib import Path
 
@@ -85,7 +86,8 @@ LINKS = {"broken-link", "broken-anchor", "stale-reference"}
 def test_broken_links_and_stale_references(tmp_path: Path) -> None:
     """Links in code blocks are checked, or a wrong anchor passes."""
     readme = (
-        "# Tool\n\nInstall with pip. Usage below.\n\n[good](docs/a.md#first-part) [bad](docs/none.md) [anchor](docs/a.md#nope)\n"
+        "# Tool\n\nInstall with pip. Usage below.\n\n"
+        "[good](docs/a.md#first-part) [bad](docs/none.md) [anchor](docs/a.md#nope)\n"
         "[web](https://example.org/x)\n\n```md\n[in code](gone.md)\n```\n\nSee `src/gone.py` and `src/here.py`.\n"
     )
     files = {
@@ -107,8 +109,8 @@ def test_anchors_are_those_of_github() -> None:
         "same",
         "same-1",
         "own",
-        "x-",
-    } | {"x-"}
+        "x",
+    }
 
 
 def test_dependencies_are_compared_with_imports(tmp_path: Path) -> None:
@@ -172,6 +174,6 @@ def test_pages_and_costs(tmp_path: Path) -> None:
 
 def test_step_is_interrupted_in_the_midst_of_a_loop() -> None:
     """A step that never looks at the clock holds the agent for ever."""
+    endless = itertools.repeat(None)
     with pytest.raises(StepTooLong, match="took longer"), time_limit(0.05):
-        while True:
-            pass
+        all(one is None for one in endless)

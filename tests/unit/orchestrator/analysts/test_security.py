@@ -93,7 +93,8 @@ def test_other_languages_by_text() -> None:
 
 def test_workflow_injection_only_in_scripts() -> None:
     """An expression that is passed by env is taken for an injection, or one in a block script is missed."""
-    bad = "on: issues\npermissions: {}\njobs:\n  a:\n    steps:\n      - run: |\n          echo ${{ github.event.issue.title }}\n"
+    bad = "on: issues\npermissions: {}\njobs:\n  a:\n    steps:\n      - run: |\n"
+    bad += "          echo ${{ github.event.issue.title }}\n"
     good = bad.replace(
         "echo ${{ github.event.issue.title }}", "echo $T\n        env:\n          T: ${{ github.event.issue.title }}"
     )

@@ -21,7 +21,8 @@ UNITTEST = (
 def test_failing_pytest_is_located_and_leaves_nothing(tmp_path: Path) -> None:
     """Failures without a place, or caches written into the project."""
     root = tmp_path / "p"
-    body = "import pytest\nfrom lib import f\n\ndef test_good():\n    assert f() == 1\n\ndef test_bad():\n    assert f() == 2\n"
+    body = "import pytest\nfrom lib import f\n\ndef test_good():\n    assert f() == 1\n\n"
+    body += "def test_bad():\n    assert f() == 2\n"
     commit(root, {"src/lib.py": "def f():\n    return 1\n", "tests/test_lib.py": body})
     before = listing(root)
     result = analyse("testing", root)
@@ -98,7 +99,8 @@ def test_output_of_other_runners_is_read(tmp_path: Path) -> None:
         '{"Action":"output","Package":"example.org/m/p","Test":"TestA","Output":"    a_test.go:7: want 1\\n"}\n'
         '{"Action":"fail","Package":"example.org/m/p","Test":"TestA"}\n{"Action":"pass","Package":"example.org/m/p","Test":"TestB"}\n'
     )
-    rust = "thread 'tests::a' panicked at src/lib.rs:9:5:\nassertion failed\ntest result: FAILED. 3 passed; 1 failed; 0 ignored\n"
+    rust = "thread 'tests::a' panicked at src/lib.rs:9:5:\nassertion failed\n"
+    rust += "test result: FAILED. 3 passed; 1 failed; 0 ignored\n"
     mocha = "  12 passing (3s)\n  1 failing\n\n  1) adds numbers\n     at Context.<anonymous> (test/a.js:4:9)\n"
     found = {
         name: read_output(name, ToolRun(1, text, "", False, 1.0), tmp_path, tmp_path / "none")
