@@ -16,9 +16,11 @@ import msgspec
 from msgspec import Meta
 
 from orchestrator.errors import ConfigInvalid
+from orchestrator.identifiers import is_identifier
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
+NotNegative = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
@@ -55,8 +57,8 @@ class PoolSettings(Section, frozen=True, kw_only=True):
     workers: Annotated[int, Meta(ge=0, le=64)] = 0
     max_running: Positive = 256
     queue_size: Positive = 1000
-    memory_reserve_bytes: int = 512 << 20
-    agent_memory_bytes: int = 16 << 20
+    memory_reserve_bytes: NotNegative = 512 << 20
+    agent_memory_bytes: NotNegative = 16 << 20
     grace_s: Seconds = 5.0
     restart_limit: Positive = 3
     restart_window_s: Seconds = 60.0
@@ -75,12 +77,12 @@ class RateLimitSettings(Section, frozen=True, kw_only=True):
     """``[rate_limits]``: requests a minute and burst by permission class (0 is unlimited), ceilings a second."""
 
     enabled: bool = True
-    coding_per_minute: int = 60
-    coding_burst: int = 10
-    documentation_per_minute: int = 30
-    documentation_burst: int = 5
-    project_per_second: int = 500
-    sidecar_per_second: int = 2000
+    coding_per_minute: NotNegative = 60
+    coding_burst: NotNegative = 10
+    documentation_per_minute: NotNegative = 30
+    documentation_burst: NotNegative = 5
+    project_per_second: NotNegative = 500
+    sidecar_per_second: NotNegative = 2000
 
 
 class EventSettings(Section, frozen=True, kw_only=True):
@@ -93,7 +95,6 @@ class EventSettings(Section, frozen=True, kw_only=True):
     ack_wait_s: Seconds = 30.0
     max_deliveries: Positive = 5
     dead_letters: Positive = 1000
-    stream_buffer: Positive = 1000
     log_file_bytes: Positive = 16 << 20
     trigger_depth: Positive = 8
     triggers_per_minute: Positive = 60
@@ -225,6 +226,13 @@ def load_settings(
         settings = msgspec.convert(merged, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise _invalid(error, origins) from error
+    for project_id in settings.projects:
+        if not is_identifier(project_id):
+            origin = origins.get(f"projects.{project_id}", "configuration")
+            raise ConfigInvalid(
+                f"{origin}: projects: {project_id!r} is not an id (letters, digits, '.', '_', '-')",
+                details={"setting": "projects", "origin": origin},
+            )
     return Loaded(settings=settings, origins=origins)
 
 
@@ -251,7 +259,7 @@ def _merge_file(path: Path, merged: dict[str, Any], origins: dict[str, str], *, 
             continue
         if section in refused:
             raise ConfigInvalid(
-                f"{path}: [{section}] may only be set in your own file, not in a project's ('orchestrator config path'), "
+                f"{path}: [{section}] may only be set in your own file, not in a project's, "
                 "or by a variable or an option",
                 details={"setting": section, "origin": str(path)},
             )

@@ -17,6 +17,7 @@ from api.cli.failures import FAILED
 from api.cli.options import Command, formatted
 from api.cli.output import Column
 from api.cli.session import Session
+from api.cli.writable import why_not_writable
 
 #: Coding CLIs that a profile can run, by the name of their program.
 CODING_CLIS = ("claude", "codex", "gemini", "opencode")
@@ -129,10 +130,11 @@ def _storage(session: Session) -> Iterator[Check]:
         storage = session.storage
     except ConfigInvalid:
         return  # told by the check before
-    nearest = next(parent for parent in (storage, *storage.parents) if parent.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        yield Check("storage", "error", f"{storage} cannot be written", "choose another directory with --storage")
+    reason = why_not_writable(storage)
+    if reason is not None:
+        yield Check("storage", "error", f"{storage}: {reason}", "choose another directory with --storage")
         return
+    nearest = next(parent for parent in (storage, *storage.parents) if parent.exists())
     yield Check("storage", "ok", f"{storage}{'' if storage.exists() else ' (made at the first start)'}")
     free = shutil.disk_usage(nearest).free
     is_enough = free >= WANTED_DISK_BYTES

@@ -14,6 +14,7 @@ import click
 from api.cli.failures import FAILED, USAGE, Failure
 from api.cli.options import Command
 from api.cli.session import Session
+from api.cli.writable import why_not_writable
 
 #: Seconds that ``stop`` waits beyond the bound that the contract gives a graceful end (20 s).
 STOP_WAIT_S = 25.0
@@ -96,9 +97,9 @@ def _check(session: Session, settings: Any, projects: list[tuple[str | None, str
     if settings.server.workers != 1:
         problems.append("server.workers: the sidecar is one process by design; leave it at 1")
     storage = storage_directory(settings)
-    nearest = next(parent for parent in (storage, *storage.parents) if parent.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        problems.append(f"storage.directory: {storage} cannot be written ({nearest} is not a writable directory)")
+    reason = why_not_writable(storage)
+    if reason is not None:
+        problems.append(f"storage.directory: {storage} cannot be written: {reason}")
     for problem in problems:
         click.echo(f"Error: {problem}", err=True)
     if not problems:
