@@ -34,7 +34,8 @@ class Spawner:
     """
 
     def __init__(self, home: str | None) -> None:
-        self._home = home
+        # Kept open: coming back must not fail for want of a descriptor.
+        self._home = os.open(home, os.O_WRONLY | os.O_CLOEXEC) if home is not None else None
         self._setpriv = find_setpriv() if IS_LINUX else None
         self._signals = [n for n in signal.valid_signals() if n not in (signal.SIGKILL, signal.SIGSTOP)]
         if self._setpriv is not None:
@@ -102,10 +103,18 @@ class Spawner:
                     setsigmask=(),
                 )
             finally:
-                if plan.entrance is not None and self._home is not None:
-                    _enter(self._home)
+                if plan.entrance is not None:
+                    self._come_back()
         finally:
             os.chdir("/")
+
+    def _come_back(self) -> None:
+        assert self._home is not None
+        try:
+            os.pwrite(self._home, b"0", 0)
+        except OSError as error:
+            # In an agent's leaf this worker would be killed with it, at any moment: better now, and replaced.
+            raise RuntimeError("the worker cannot return to its cgroup") from error
 
 
 def find_setpriv() -> str | None:

@@ -68,7 +68,7 @@ async def test_fault_75_a_worker_without_descriptors_fails_the_launch_only(tmp_p
         await bench.run("warm-up", leave())
         before = descriptors_of(worker)
         soft, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
-        for room in range(8):
+        for room in range(5):
             resource.prlimit(worker, resource.RLIMIT_NOFILE, (before + room, hard))
             with pytest.raises(LaunchFailed) as caught:
                 await bench.launch(f"a{room}", wait())
