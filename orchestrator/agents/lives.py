@@ -200,7 +200,8 @@ class AgentLives:
         if self.is_closing or live.stop_reason is not None or not wants_restart(policy, outcome):
             return False
         key = (live.record.project_id, live.record.agent_type)
-        if self._intensity.allow(key, self._clock.monotonic()):
+        limit, window_s = live.profile.restart_limit, live.profile.restart_window_seconds
+        if self._intensity.allow(key, self._clock.monotonic(), limit=limit, window_s=window_s):
             return True
         live.notes.append("no restart: this role restarted too often in this project and is in quarantine")
         log.error("restart_quarantined", project_id=key[0], agent_type=key[1])

@@ -37,30 +37,40 @@ class RestartIntensity:
     """
 
     def __init__(self, limit: int, window_s: float) -> None:
-        self._limit = limit
-        self._window_s = window_s
+        self._default = (limit, window_s)
+        self._bounds: dict[tuple[str, str], tuple[int, float]] = {}
         self._restarts: dict[tuple[str, str], deque[float]] = {}
 
-    def allow(self, key: tuple[str, str], now: float) -> bool:
-        """Count a restart and return True, or return False when the key is in quarantine."""
+    def allow(
+        self, key: tuple[str, str], now: float, *, limit: int | None = None, window_s: float | None = None
+    ) -> bool:
+        """Count a restart and return True, or return False when the key is in quarantine.
+
+        ``limit`` and ``window_s`` are the key's own bounds (a profile's); None takes the common one.
+        """
+        self._bounds[key] = (
+            self._default[0] if limit is None else limit,
+            self._default[1] if window_s is None else window_s,
+        )
         times = self._restarts.setdefault(key, deque())
-        self._forget(times, now)
-        if len(times) >= self._limit:
+        self._forget(key, now)
+        if len(times) >= self._bounds[key][0]:
             return False
         times.append(now)
         return True
 
     def quarantined(self, now: float) -> list[tuple[str, str]]:
         """Keys that get no restart now."""
-        for key in [key for key, times in self._restarts.items() if times and now - times[-1] > self._window_s]:
-            del self._restarts[key]
         held = []
-        for key, times in self._restarts.items():
-            self._forget(times, now)
-            if len(times) >= self._limit:
+        for key in list(self._restarts):
+            self._forget(key, now)
+            if not self._restarts[key]:
+                del self._restarts[key], self._bounds[key]
+            elif len(self._restarts[key]) >= self._bounds[key][0]:
                 held.append(key)
         return held
 
-    def _forget(self, times: deque[float], now: float) -> None:
-        while times and now - times[0] > self._window_s:
+    def _forget(self, key: tuple[str, str], now: float) -> None:
+        times, window_s = self._restarts[key], self._bounds[key][1]
+        while times and now - times[0] > window_s:
             times.popleft()
