@@ -51,7 +51,7 @@ class Architect:
         step("resolving imports between files", 50, self._map_dependencies)
         step("looking for entry points", 65, self._find_entry_points)
         step("measuring functions", 75, self._measure_functions)
-        step("drawing conclusions", 95, self._conclude)
+        step("drawing conclusions", 95, self._conclude, always=True)
 
     def _measure(self) -> None:
         tree = self._bench.tree
@@ -118,6 +118,7 @@ class Architect:
 
     def _map_dependencies(self) -> None:
         files = ImportGraph(self._bench.tree, self._bench.deadline)
+        self._bench.parsed = files.modules
         if not files.is_complete:
             self._report.warnings.append("the dependency graph is incomplete: time was up before all files were read")
         placed = modules.group(self._lines)
@@ -278,6 +279,6 @@ def measured(bench: Workbench, path: str) -> list[Function]:
     if file is None or file.language is None:
         return []
     if file.language == "Python":
-        module = pysource.parse(path, bench.tree.data(path) or b"")
+        module = bench.parsed.get(path) or pysource.parse(path, bench.tree.data(path) or b"")
         return pysource.functions(path, module.tree) if module.tree is not None else []
     return lexical.functions(path, bench.tree.text(path) or "", file.language)

@@ -65,7 +65,7 @@ class Specialist:
         step("measuring functions", 60, self._measure)
         if self._bench.settings.run_tools:
             step("running the project's linter", 75, self._lint)
-        step("drawing conclusions", 95, self._conclude)
+        step("drawing conclusions", 95, self._conclude, always=True)
 
     def _languages(self) -> tuple[str, ...]:
         kind = self._bench.agent.type.lower()

@@ -57,8 +57,8 @@ class Reviewer:
         self._bench.step("checking the added lines", 30, self._check_lines)
         self._bench.step("looking at the functions touched", 45, self._check_functions)
         self._bench.step("looking for what was forgotten", 60, self._check_omissions)
-        self._bench.step("gathering earlier findings", 75, self._gather)
-        self._bench.step("weighing risks", 90, self._weigh)
+        self._bench.step("gathering earlier findings", 75, self._gather, always=True)
+        self._bench.step("weighing risks", 90, self._weigh, always=True)
         self._conclude()
 
     def _read(self) -> None:

@@ -22,7 +22,7 @@ class AnalystSettings(msgspec.Struct, frozen=True):
         max_findings: how many findings a result keeps (``ANALYST_MAX_FINDINGS``, 1–500).
     """
 
-    time_s: float = 8.0
+    time_s: float = 15.0
     tool_time_s: float = 8.0
     test_time_s: float = 120.0
     test_command: tuple[str, ...] = ()

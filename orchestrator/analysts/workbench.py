@@ -21,6 +21,7 @@ from orchestrator.analysts.earlier import Earlier, read_earlier
 from orchestrator.analysts.findings import Report, plural
 from orchestrator.analysts.git import Git, tool_environ
 from orchestrator.analysts.processes import ToolRun, run_tool
+from orchestrator.analysts.pysource import PyModule
 from orchestrator.analysts.settings import AnalystSettings
 from orchestrator.analysts.tree import Tree
 
@@ -75,7 +76,8 @@ class Workbench:
         self.report = Report(max_findings=self.settings.max_findings)
         self.tool_environ = tool_environ(environ, scratch)
         self.git = Git(self.root, environ, timeout_s=self.settings.time_s)
-        self._percent = 0.0
+        #: Python modules that an earlier step has parsed, by path.
+        self.parsed: dict[str, PyModule] = {}
 
     @functools.cached_property
     def tree(self) -> Tree:
@@ -92,12 +94,13 @@ class Workbench:
         """Files that an architect found both large and often changed, with scores 0–100."""
         return self.earlier.hotspots()
 
-    def step(self, message: str, percent: float, work: Callable[[], None]) -> bool:
+    def step(self, message: str, percent: float, work: Callable[[], None], *, always: bool = False) -> bool:
         """Do one part of the job; its failure costs this part only and is told. Returns whether it was done.
 
-        Once the time budget is used up, further parts are left out, and the result says which.
+        Once the time budget is used up, further parts are left out, and the result says which; those with
+        ``always`` (conclusions from what is there: cheap) are done all the same.
         """
-        if self.deadline.is_over:
+        if self.deadline.is_over and not always:
             self.report.warnings.append(f"left out for lack of time ({self.settings.time_s:g} s): {message}")
             self.report.status = "partial" if self.report.status == "success" else self.report.status
             return False

@@ -88,3 +88,12 @@ def test_package_imports_without_loading_analysts() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_conclusions_are_drawn_when_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the result has figures but no summary."""
+    monkeypatch.setattr("orchestrator.analysts.deadlines.Deadline.is_over", property(lambda _: True))
+    result = analyse("architecture", write(tmp_path / "p", {"a.py": "x = 1\n"}))
+    assert result["status"] == "partial"
+    assert result["summary"] != "Done."
+    assert any("counting files" in warning for warning in result["warnings"])
