@@ -190,7 +190,7 @@ class DurableReaders:
                 continue  # the supervisor's own position
             matcher = _matcher(consumer)
             types = None if consumer.event_type == "*" else frozenset(consumer.event_type.split(","))
-            waiting = sum(1 for event in tail.after(consumer.acked, types) if matcher(event))
+            waiting = len(matcher.select(tail.after(consumer.acked, types, tail.newest)))
             is_outstanding = consumer.delivered > consumer.acked
             lags.append(
                 ConsumerLag(

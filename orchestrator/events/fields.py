@@ -25,6 +25,9 @@ ENVELOPE: Mapping[str, Callable[[Event], Any]] = {
     "round": attrgetter("round"),
 }
 
+#: Envelope fields that always hold one text or number, so that nothing of ``data`` can stand for them.
+NEVER_NULL = frozenset({"event_id", "event_type", "publisher", "topic", "priority", "ttl_seconds"})
+
 
 def lookup(event: Event, path: tuple[str, ...]) -> Any:
     """The value at ``path``: in the envelope, else (null or absent there) in ``data``; None when in neither."""

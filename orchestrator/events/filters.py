@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 
 from orchestrator.errors import BadFilter
-from orchestrator.events.fields import ENVELOPE, lookup
+from orchestrator.events.fields import ENVELOPE, NEVER_NULL, lookup
 from orchestrator.models import Event
 
 Predicate = Callable[[Event], bool]
@@ -45,6 +45,9 @@ def compile_filter(text: str | None) -> Predicate | None:
     terms = _Parser(text).parse()
     if len(terms) == 1:
         return terms[0]
+    if len(terms) == 2:
+        first, second = terms
+        return lambda event: first(event) and second(event)
     return lambda event: all(term(event) for term in terms)
 
 
@@ -159,6 +162,9 @@ def _term_predicate(path: tuple[str, ...], tests: list[Test], is_negated: bool) 
     if len(tests) > 1:
         return matches
     test = tests[0]
+    if len(path) == 1 and path[0] in NEVER_NULL:
+        text_of = ENVELOPE[path[0]]
+        return lambda event: test(text_of(event)) is not is_negated
     if len(path) == 1 and path[0] not in ENVELOPE:
         return _data_predicate(path[0], test, is_negated)
 
@@ -223,7 +229,7 @@ def _glob(pieces: list[str]) -> Test:
     shortest = len(first) + len(last)
 
     def test(value: object) -> bool:
-        text = _text_of(value)
+        text = value if isinstance(value, str) else _text_of(value)
         if text is None or len(text) < shortest or not text.startswith(first) or not text.endswith(last):
             return False
         at, end = len(first), len(text) - len(last)

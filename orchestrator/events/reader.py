@@ -46,6 +46,7 @@ class LogReader:
         found: list[Event] = []
         position = max(after, tail.oldest - 1)
         has_gap = False
+        examined = 0
         while position < tail.floor and (until is None or position < until) and len(found) <= limit:
             floor = tail.floor
             # What is committed but not yet in the tail has no cursor that a reader could know: leave it out.
@@ -54,43 +55,38 @@ class LogReader:
             position = max(position, chunk[-1].seq) if chunk else floor
             if position + 1 < tail.oldest:
                 has_gap, position = True, tail.oldest - 1
+        # A reader that wants few of many that match should not make the first look at thousands.
+        size = min(SLICE, max(128, limit + 1))
         while len(found) <= limit:
-            batch = self._slice(tail, matcher, position)
+            batch = tail.after(position, matcher.types, size)
             self._collect(batch, matcher, found, limit, until)
-            if len(batch) < SLICE:
+            if len(batch) < size:
                 # No await since the slice was taken: everything up to the newest was examined.
                 position = max(position, tail.newest)
                 break
-            position = batch[-1].seq
+            position, examined = batch[-1].seq, examined + size
             if until is not None and position >= until:
                 break
-            await asyncio.sleep(0)
-            if position + 1 < tail.oldest:
-                has_gap, position = True, tail.oldest - 1
+            if examined >= SLICE:
+                examined = 0
+                await asyncio.sleep(0)
+                if position + 1 < tail.oldest:
+                    has_gap, position = True, tail.oldest - 1
+            size = SLICE
         if len(found) > limit:
             return Slice(events=found[:limit], position=found[limit - 1].seq, has_more=True, has_gap=has_gap)
         reached = position if until is None else min(position, until)
         return Slice(events=found, position=max(after, reached), has_more=False, has_gap=has_gap)
 
-    def _slice(self, tail: Tail, matcher: Matcher, position: int) -> list[Event]:
-        batch = []
-        for event in tail.after(position, matcher.types):
-            batch.append(event)
-            if len(batch) == SLICE:
-                break
-        return batch
-
     def _collect(
         self, events: list[Event], matcher: Matcher, found: list[Event], limit: int, until: int | None
     ) -> None:
         now = self._clock.now()
-        for event in events:
-            if until is not None and event.seq > until:
+        for event in matcher.select(events):
+            if len(found) > limit or (until is not None and event.seq > until):
                 return
-            if matcher(event) and event.published_at + min(event.ttl_seconds, self._retention_s) > now:
+            if event.published_at + min(event.ttl_seconds, self._retention_s) > now:
                 found.append(event)
-                if len(found) > limit:
-                    return
 
 
 def start_of(tail: Tail, since: str | None, default: str) -> tuple[int, bool]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
 
 from orchestrator.models import Event
 
@@ -30,13 +29,10 @@ class Series:
         self._seqs.append(event.seq)
         self._events.append(event)
 
-    def after(self, seq: int, until: int | None = None) -> Iterator[Event]:
-        """Events with ``seq < .seq <= until`` as they are now, in order."""
+    def after(self, seq: int, count: int) -> list[Event]:
+        """The first ``count`` events above ``seq``, in order."""
         first = bisect_right(self._seqs, seq, self._start)
-        last = len(self._seqs) if until is None else bisect_right(self._seqs, until, first)
-        events = self._events
-        for index in range(first, last):
-            yield events[index]
+        return self._events[first : first + count]
 
     def drop_through(self, seq: int) -> None:
         """Forget events up to ``seq``."""
@@ -104,12 +100,12 @@ class Tail:
         self._bound()
         return seen
 
-    def after(self, seq: int, types: frozenset[str] | None) -> Iterator[Event]:
-        """Events in memory above ``seq`` (at least ``floor``), perhaps of more types than asked."""
+    def after(self, seq: int, types: frozenset[str] | None, count: int) -> list[Event]:
+        """The first ``count`` events in memory above ``seq`` (at least ``floor``), perhaps of more types than asked."""
         if types is not None and len(types) == 1:
             series = self._by_type.get(next(iter(types)))
-            return series.after(seq) if series is not None else iter(())
-        return self._all.after(seq)
+            return series.after(seq, count) if series is not None else []
+        return self._all.after(seq, count)
 
     def drop_through(self, seq: int) -> None:
         """Events up to ``seq`` are not retained any more."""
