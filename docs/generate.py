@@ -11,46 +11,11 @@ import re
 import sys
 from pathlib import Path
 
-import click
-
-from api.cli.app import root as command_line
 from api.routes.base import Route
 from api.routes.table import ALL_ROUTES
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 MADE = "<!-- Made by docs/generate.py; do not edit. -->\n"
-
-
-def cli_page() -> str:
-    """Every command with the help that it prints."""
-    parts = [
-        f"# Command line\n\n{MADE}\n",
-        "Exit codes of every command: 0 ok, 1 the work failed, 2 usage, 3 sidecar not reachable, 4 not permitted.\n",
-        "`--format` is there wherever a command lists; data goes to standard output, all else to standard error.\n",
-    ]
-    context = click.Context(command_line, info_name="orchestrator", terminal_width=100, max_content_width=100)
-    parts.append(_help("orchestrator", command_line, context))
-    parts += _commands(command_line, context, "orchestrator")
-    return "\n".join(parts)
-
-
-def _commands(group: click.Group, context: click.Context, words: str) -> list[str]:
-    parts = []
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        if command is None or command.hidden:
-            continue
-        path = f"{words} {name}"
-        own = click.Context(command, info_name=name, parent=context)
-        parts.append(_help(path, command, own))
-        if isinstance(command, click.Group):
-            parts += _commands(command, own, path)
-    return parts
-
-
-def _help(words: str, command: click.Command, context: click.Context) -> str:
-    text = re.sub(r"[ \t]+$", "", command.get_help(context), flags=re.MULTILINE)
-    return f"## {words}\n\n```text\n{text.strip()}\n```\n"
 
 
 def http_page() -> str:
@@ -81,11 +46,11 @@ def _row(route: Route) -> str:
     return f"| {route.method} `{path}` | {needs} | {answers} | {route.summary} |"
 
 
-PAGES = {"cli.md": cli_page, "http.md": http_page}
+PAGES = {"http.md": http_page}
 
 
 def main() -> int:
-    """Write the pages, or compare them."""
+    """Write the page, or compare it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     is_check = parser.parse_args().check
