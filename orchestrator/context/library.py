@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
+import msgspec
+
 from orchestrator.context.budget import Candidate, Selection, select
 from orchestrator.context.excerpts import View, ViewCache, score_blocks, term_weights
+from orchestrator.context.ground import Ground, GroundCache
 from orchestrator.context.metadata import Metadata
 from orchestrator.context.models import JSON, BuildAnswer, BuildOrder, Role, SearchHit
 from orchestrator.context.project import LARGEST_BYTES, Limits, ProjectState
 from orchestrator.context.query import Query, parse
-from orchestrator.context.rank import Evidence, Ranked, Weights, rank, with_passages
+from orchestrator.context.rank import MOST_RANKED, Evidence, Ranked, Weights, rank, with_passages
 from orchestrator.context.reading import Reader, Refused, reading, shown
 from orchestrator.context.render import render
 from orchestrator.context.roles import Focus, focus_for
@@ -38,6 +41,7 @@ class Library:
         self._states: OrderedDict[str, ProjectState] = OrderedDict()
         self._views = ViewCache(_VIEW_BYTES)
         self._metadata = Metadata()
+        self._grounds = GroundCache()
         self.weights = Weights()
 
     def state(self, root: str) -> ProjectState:
@@ -90,7 +94,10 @@ class Library:
                 scores[place] = score_blocks(view, terms)
                 candidates[item.facts.path] = (view, scores[place])
             ranked = with_passages(ranked, scores, focus, self.weights.passages)
-            return select(ranked, candidates, order.max_bytes, lambda item: self._open(state, reader, item))
+            selection = select(ranked, candidates, order.max_bytes, lambda item: self._open(state, reader, item))
+        if len(state.files) > MOST_RANKED:
+            selection = msgspec.structs.replace(selection, is_truncated=True)
+        return selection
 
     def ranked(self, state: ProjectState, query: Query, focus: Focus, order: BuildOrder) -> list[Ranked]:
         """All files of the project, best first, without those that the role never gets."""
@@ -98,12 +105,12 @@ class Library:
             changed=frozenset(change.path for change in state.changes),
             named=frozenset(path for output in order.outputs for path in output.get("files_affected", ())),
         )
-        files = [
-            facts
-            for facts in state.readable()
-            if facts.kind != "binary" and (focus.excluded is None or not focus.excluded.match(facts.path))
-        ]
-        return rank(state.index, files, state.chronicle, query, focus, evidence, self.weights)
+        key = (state.root, state.generation, msgspec.json.encode(order.role))
+        ground = self._grounds.get(key)
+        if ground is None:
+            ground = Ground(state.readable(), state.chronicle, focus)
+            self._grounds.put(key, ground)
+        return rank(state.index, ground, state.chronicle, query, focus, evidence, self.weights)
 
     def _open(self, state: ProjectState, reader: Reader, item: Ranked) -> View | str:
         """The view of a file as it was indexed, or why it cannot be shown."""

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import msgspec
 
@@ -67,6 +68,8 @@ class ProjectState:
         self.remote: tuple[str, str] | None = None
         self.problems: tuple[str, ...] = ()
         self.generation = 0
+        #: the structure part of answers and the generation that it shows; the renderer's
+        self.structure: tuple[int, dict[str, Any]] | None = None
         self.checked_at = 0.0
         self._repository: Repository | None = None
         self._change_key: object = None

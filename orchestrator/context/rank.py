@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
 from orchestrator.context.chronicle import Chronicle
+from orchestrator.context.ground import Ground
 from orchestrator.context.index import Index
 from orchestrator.context.models import FileFacts
 from orchestrator.context.query import Query
@@ -98,38 +100,45 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     named: frozenset[str] = frozenset()
 
 
+#: So many of the best files are given back; what comes after is left out whatever the budget is.
+MOST_RANKED = 2000
+
+
 def rank(
     index: Index,
-    files: Iterable[FileFacts],
+    ground: Ground,
     chronicle: Chronicle,
     query: Query,
     focus: Focus,
     evidence: Evidence,
     weights: Weights,
 ) -> list[Ranked]:
-    """All indexed files, best first; ties by path."""
-    candidates = [facts for facts in files if facts.document >= 0]
-    signals = _signals(index, candidates, chronicle, query, evidence)
-    priors = {facts.document: focus.prior(facts) for facts in candidates}
+    """The best 2,000 files, best first; ties by path."""
     active = [
-        (name, _weight(name, weights, focus), values if name in _ABSOLUTE else _scaled(values, priors))
-        for name, values in signals.items()
+        (name, _weight(name, weights, focus), values if name in _ABSOLUTE else _scaled(values, ground.factors))
+        for name, values in _signals(index, ground, chronicle, query, evidence).items()
         if values
     ]
-    ranked = []
-    for facts in candidates:
-        parts = {}
-        score = 0.0
-        for name, weight, values in active:
-            value = values.get(facts.document, 0.0)
-            if value:
-                parts[name] = share = weight * value
-                score += share
-        prior, named = priors[facts.document]
-        parts.update(named)
-        ranked.append(Ranked(facts, (score + sum(named.values())) * prior + 1e-3 * prior, parts))
-    ranked.sort(key=_order)
-    return ranked
+    sums = dict.fromkeys(ground.files, 1e-3)
+    for document, shares in ground.shares.items():
+        sums[document] += sum(shares.values())
+    for _, weight, values in active:
+        for document, value in values.items():
+            if document in sums:
+                sums[document] += weight * value
+    factors, files = ground.factors, ground.files
+    best = heapq.nsmallest(MOST_RANKED, ((-score * factors[d], files[d].path, d) for d, score in sums.items()))
+    return [
+        Ranked(
+            files[document],
+            -negative,
+            {
+                **{name: weight * values[document] for name, weight, values in active if values.get(document)},
+                **ground.shares.get(document, {}),
+            },
+        )
+        for negative, _, document in best
+    ]
 
 
 def _weight(name: str, weights: Weights, focus: Focus) -> float:
@@ -162,19 +171,19 @@ def _order(item: Ranked) -> tuple[float, str]:
 
 
 def _signals(
-    index: Index, files: list[FileFacts], chronicle: Chronicle, query: Query, evidence: Evidence
+    index: Index, ground: Ground, chronicle: Chronicle, query: Query, evidence: Evidence
 ) -> dict[str, dict[int, float]]:
-    by_path = {facts.path: facts.document for facts in files}
+    by_path = ground.by_path
     votes = chronicle.votes(query.terms) if not query.is_empty else {}
     return {
         "body": bm25(index, "body", query.terms),
         "path": bm25(index, "path", query.terms, b=0.3),
         "definitions": bm25(index, "definitions", query.terms, b=0.4),
         "names": _defined(index, query),
-        "mention": _mentions(files, query),
+        "mention": _mentions(ground, query),
         "votes": {by_path[path]: vote for path, vote in votes.items() if path in by_path},
-        "recency": {by_path[path]: chronicle.recency(path) for path in chronicle.by_file if path in by_path},
-        "activity": {by_path[path]: chronicle.activity(path) for path in chronicle.by_file if path in by_path},
+        "recency": ground.recency,
+        "activity": ground.activity,
         "changed": {by_path[path]: 1.0 for path in evidence.changed if path in by_path},
         "evidence": {by_path[path]: 1.0 for path in evidence.named if path in by_path},
     }
@@ -185,19 +194,18 @@ _ABSOLUTE = frozenset(("mention", "recency", "changed", "evidence"))
 _SCALE_LIMIT = 1.5
 
 
-def _scaled(scores: dict[int, float], priors: Mapping[int, tuple[float, dict[str, float]]]) -> dict[int, float]:
+def _scaled(scores: dict[int, float], factors: Mapping[int, float]) -> dict[int, float]:
     """Scores relative to the best among the files that the role works on, at most 1.5.
 
     Scaled by the best of all files, a test that repeats the task's words would make every source look poor.
     """
-    own = max((priors[document][0] for document in scores if document in priors), default=0.0)
-    if own <= 0:
+    known = {document: score for document, score in scores.items() if document in factors}
+    own = max((factors[document] for document in known), default=0.0)
+    most = max((score * factors[document] for document, score in known.items()), default=0.0)
+    if own <= 0 or most <= 0:
         return {}
-    known = {document: score for document, score in scores.items() if document in priors}
-    most = max((score * priors[document][0] / own for document, score in known.items()), default=0.0)
-    if most <= 0:
-        return {}
-    return {document: min(score / most, _SCALE_LIMIT) for document, score in known.items()}
+    scale = own / most
+    return {document: min(score * scale, _SCALE_LIMIT) for document, score in known.items()}
 
 
 def _defined(index: Index, query: Query) -> dict[int, float]:
@@ -209,14 +217,10 @@ def _defined(index: Index, query: Query) -> dict[int, float]:
     return scores
 
 
-def _mentions(files: list[FileFacts], query: Query) -> dict[int, float]:
+def _mentions(ground: Ground, query: Query) -> dict[int, float]:
     """1 where the task names the file, 0.6 where it names it without its extension."""
-    scores = {}
-    for facts in files:
-        name = facts.path.rsplit("/", 1)[-1].lower()
-        bare = name.rsplit(".", 1)[0].strip("_")
-        if name in query.words and "." in name:
-            scores[facts.document] = 1.0
-        elif len(bare) > 2 and bare in query.words:
-            scores[facts.document] = 0.6
+    scores: dict[int, float] = {}
+    for word in query.words:
+        for document, worth in ground.names.get(word, ()):
+            scores[document] = max(worth, scores.get(document, 0.0))
     return scores

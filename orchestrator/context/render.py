@@ -96,19 +96,25 @@ def _file(chosen: Chosen) -> JSON:
 
 
 def _structure(state: ProjectState) -> JSON:
-    paths = sorted(state.files)
-    directories = {path[:end] for path in paths for end in _slashes(path)}
-    return {
-        "root": shown(state.root),
-        "files": [shown(path) for path in paths],
-        "directories": sorted(map(shown, directories)),
-        "total_files": len(paths),
-        "total_size_bytes": sum(facts.stamp.size for facts in state.files.values()),
-    }
-
-
-def _slashes(path: str) -> list[int]:
-    return [index for index, letter in enumerate(path) if letter == "/"]
+    """The tree's lists, made once for a state."""
+    known = state.structure
+    if known is None or known[0] != state.generation:
+        paths = sorted(shown(path) for path in state.files)
+        directories: set[str] = set()
+        for path in {path.rpartition("/")[0] for path in paths}:
+            parent = path
+            while parent and parent not in directories:
+                directories.add(parent)
+                parent = parent.rpartition("/")[0]
+        described = {
+            "root": shown(state.root),
+            "files": paths,
+            "directories": sorted(directories),
+            "total_files": len(paths),
+            "total_size_bytes": sum(facts.stamp.size for facts in state.files.values()),
+        }
+        known = state.structure = (state.generation, described)
+    return dict(known[1])
 
 
 def _git(state: ProjectState) -> JSON:

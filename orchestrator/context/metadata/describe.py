@@ -7,6 +7,7 @@ import sys
 import time
 import tomllib
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -34,35 +35,38 @@ _CI = (
 )
 
 
+@lru_cache(maxsize=1)
+def _ci_pattern() -> re.Pattern[str]:
+    return re.compile("|".join(f"(?P<{name.replace('-', '_')}>{pattern})" for name, pattern in _CI))
+
+
 class Metadata:
     """Describes projects; the last description of each state is kept."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[int, float, JSON]] = {}
+        self._known: dict[str, tuple[int, JSON]] = {}
 
     def describe(self, state: ProjectState) -> JSON:
         """Type, languages (bytes of code and tests, most first), dependencies and further facts of a project."""
         known = self._known.get(state.root)
-        # reports are mostly ignored files, which do not change the state: they are looked at again after a second
-        if known is not None and known[0] == state.generation and time.monotonic() - known[1] < 1.0:
-            return known[2]
-        described = _describe(state)
-        self._known[state.root] = (state.generation, time.monotonic(), described)
-        return described
+        if known is None or known[0] != state.generation:
+            known = self._known[state.root] = (state.generation, _describe(state))
+        # reports are mostly ignored files, which do not change the state: they are looked at each time
+        with reading(state.root) as reader:
+            found = _coverage(state, reader)
+        return known[1] if found is None else {**known[1], "test_coverage": found}
 
 
 def _describe(state: ProjectState) -> JSON:
     spoken = languages(state)
+    ci = _ci_pattern()
     described: JSON = {"project_type": next(iter(spoken), "unknown"), "languages": spoken}
     with reading(state.root) as reader:
         described["dependencies"] = _dependencies(state, reader)
         described.update(_versions(state, reader))
-        found = _coverage(state, reader)
-    if found is not None:
-        described["test_coverage"] = found
-    systems = [name for name, pattern in _CI if any(re.fullmatch(pattern, path) for path in state.files)]
+    systems = {name: None for path in state.files if (match := ci.fullmatch(path)) and (name := match.lastgroup)}
     if systems:
-        described["ci_systems"] = systems
+        described["ci_systems"] = [name.replace("_", "-") for name in systems]
     return described
 
 

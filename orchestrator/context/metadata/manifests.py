@@ -6,6 +6,7 @@ import configparser
 import re
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -45,8 +46,12 @@ def dependencies(path: str, data: bytes) -> list[Dependency]:
 
 def is_manifest(path: str) -> bool:
     """Whether ``dependencies`` knows files of this name."""
-    name = path.rsplit("/", 1)[-1]
-    return any(re.fullmatch(pattern, name) for pattern, _, _ in _PARSERS)
+    return _names().fullmatch(path.rsplit("/", 1)[-1]) is not None
+
+
+@lru_cache(maxsize=1)
+def _names() -> re.Pattern[str]:
+    return re.compile("|".join(pattern for pattern, _, _ in _PARSERS))
 
 
 #: What the parsers raise for broken input, odd types in it included.
