@@ -27,8 +27,10 @@ def benches() -> dict[str, Path]:
 def main() -> int:
     """Run those named (all by default); 1 when one of them failed."""
     parser = argparse.ArgumentParser(description="Run the benchmarks of this directory.")
-    parser.add_argument("names", nargs="*", choices=[[], *benches()], help="which of them (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which of: {', '.join(benches())} (default: all)")
     names = parser.parse_args().names or list(benches())
+    if unknown := sorted(set(names) - set(benches())):
+        parser.error(f"no such benchmark: {', '.join(unknown)}")
     failed = []
     for name in names:
         print(f"== {name}", flush=True)
