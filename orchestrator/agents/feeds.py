@@ -56,7 +56,7 @@ class EventFeeds:
                 task.cancel()
 
     async def _read(self, project_id: str, cursor: str) -> None:
-        subscription = self._bus.subscribe(project_id)
+        subscription = self._bus.subscribe(project_id, names=lambda event: self._reached(project_id, event))
         try:
             while self._fed.get(project_id):
                 page = await self._bus.replay(project_id, EventQuery(since=cursor, limit=PAGE))
@@ -70,6 +70,12 @@ class EventFeeds:
         finally:
             subscription.close()
             self._readers.pop(project_id, None)
+
+    def _reached(self, project_id: str, event: Event) -> list[str]:
+        """Agents whose stdin an event goes to, for ``subscribers_notified``."""
+        live = self._registry.live
+        fed = (live[agent_id] for agent_id in self._fed.get(project_id, ()) if agent_id in live)
+        return [agent.record.agent_id for agent in fed if _concerns(event, agent)]
 
     def _deliver(self, project_id: str, event: Event) -> None:
         for agent_id in tuple(self._fed.get(project_id, ())):
