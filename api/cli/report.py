@@ -32,7 +32,7 @@ _SYNONYMS = {
     "information": "info",
 }
 _STYLES = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan", "info": "dim"}
-_REPEATED = re.compile(r"( \[[a-z0-9-]+\])+$")
+_REPEATED = re.compile(r"( \[[a-z0-9-]+( in the change)?\])+$")
 #: How many findings of all agents are shown first, and how many lines of each kind for an agent.
 TOP_FINDINGS = 10
 MAX_LINES = 8

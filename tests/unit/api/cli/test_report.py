@@ -51,6 +51,7 @@ def test_repeated_findings_count_once() -> None:
     outcomes = [
         outcome_of(stored("tester", findings=[finding("high", "no test", "x.py", 1)])),
         outcome_of(stored("reviewer", findings=[finding("high", "no test [tester]", "x.py", 1)])),
+        outcome_of(stored("other", findings=[finding("high", "no test [tester in the change]", "x.py", 1)])),
     ]
     assert [(found.message, found.agent_type) for found in merged_findings(outcomes)] == [("no test", "tester")]
     assert build_report(RUN, outcomes)["findings_by_severity"] == {"high": 1}
