@@ -95,9 +95,13 @@ class Library:
                 candidates[item.facts.path] = (view, scores[place])
             ranked = with_passages(ranked, scores, focus, self.weights.passages)
             selection = select(ranked, candidates, order.max_bytes, lambda item: self._open(state, reader, item))
-        if len(state.files) > MOST_RANKED:
-            selection = msgspec.structs.replace(selection, is_truncated=True)
-        return selection
+        excluded = focus.excluded
+        withheld = [entry for entry in state.withheld() if excluded is None or not excluded.match(entry[0])]
+        return msgspec.structs.replace(
+            selection,
+            omitted=withheld + selection.omitted,
+            is_truncated=selection.is_truncated or len(state.files) > MOST_RANKED,
+        )
 
     def ranked(self, state: ProjectState, query: Query, focus: Focus, order: BuildOrder) -> list[Ranked]:
         """All files of the project, best first, without those that the role never gets."""

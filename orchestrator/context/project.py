@@ -70,6 +70,7 @@ class ProjectState:
         self.generation = 0
         #: the structure part of answers and the generation that it shows; the renderer's
         self.structure: tuple[int, dict[str, Any]] | None = None
+        self._withheld: tuple[int, list[tuple[str, str]]] | None = None
         self.checked_at = 0.0
         self._repository: Repository | None = None
         self._change_key: object = None
@@ -235,6 +236,19 @@ class ProjectState:
     def _checksum(self, path: str) -> str:
         facts = self.files.get(path)
         return facts.checksum if facts is not None else ""
+
+    def withheld(self) -> list[tuple[str, str]]:
+        """Text files that are never shown, with the reason: ``secret`` or ``too_large``; made once for a state."""
+        if self._withheld is None or self._withheld[0] != self.generation:
+            found = []
+            for path, facts in self.files.items():
+                if facts.document < 0 and facts.is_text:
+                    if is_secret_file(path):
+                        found.append((path, "secret"))
+                    elif facts.stamp.size > LARGEST_BYTES:
+                        found.append((path, "too_large"))
+            self._withheld = (self.generation, sorted(found))
+        return self._withheld[1]
 
     def readable(self) -> Iterable[FileFacts]:
         """The files whose text may be shown."""

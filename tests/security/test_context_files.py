@@ -274,3 +274,4 @@ def test_one_huge_file_is_listed_and_not_read_into_the_answer(tmp_path: Path) ->
     answer = document(root, "needle")
     assert paths(answer) == ["small.py"]
     assert "huge.py" in answer["context"]["project_structure"]["files"]
+    assert {"path": "huge.py", "reason": "too_large"} in answer["omitted"]

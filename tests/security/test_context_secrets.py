@@ -217,6 +217,7 @@ def test_secrets_stay_out_of_diffs_messages_and_earlier_outputs(tmp_path: Path) 
     for secret in (in_diff, in_message, in_output, in_file):
         assert secret not in body
     assert "[redacted:" in body
+    assert '{"path":".env","reason":"secret"}' in body
     hits = library.search(str(root.resolve()), "one", 5)
     assert all(in_diff not in text for hit in hits for _, text in hit.lines)
 
