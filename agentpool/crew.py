@@ -129,8 +129,11 @@ class Crew:
         await self._bury(handle)
 
     async def _watch(self) -> None:
+        reaper = settling.OrphanReaper()
         while True:
             await asyncio.sleep(self._config.ping_interval_s)
+            if self.lost:
+                await asyncio.to_thread(reaper.look)
             for handle in list(self.handles.values()):
                 if not handle.is_stopping and not handle.ping(self._config.ping_deadline_s):
                     log.error("pool.worker.hung", worker=handle.index, pid=handle.pid)

@@ -15,6 +15,7 @@ from agentpool.messages import Survivors
 from agentpool.proctable import ProcessEntry, ProcessTable, descendants, is_alive, snapshot
 from agentpool.signalling import signal_process
 from agentpool.tree import Tree
+from agentpool.zygote import next_exited
 
 #: How long dying processes are waited for.
 LIMIT_S = 5.0
@@ -86,6 +87,33 @@ def reap(pids: set[int]) -> bool:
             if done:
                 pids.discard(pid)
     return not pids
+
+
+class OrphanReaper:
+    """Buries orphans that come to the supervisor, a subreaper, after a worker's death.
+
+    Its own children are its own business: only a zombie of another session that was there at the last look
+    too, and so is waited for by nobody, is collected.
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[int, int]] = set()
+
+    def look(self) -> int:
+        """How many were buried. Without any zombie this is one system call."""
+        if not next_exited():
+            self._seen.clear()
+            return 0
+        me, session = os.getpid(), os.getsid(0)
+        zombies = {
+            (entry.pid, entry.start_ticks)
+            for entry in snapshot().values()
+            if entry.state == "Z" and entry.ppid == me and entry.session != session
+        }
+        abandoned = zombies & self._seen
+        self._seen = zombies - abandoned
+        reap({pid for pid, _ in abandoned})
+        return len(abandoned)
 
 
 def settle(leftovers: list[Leftover]) -> list[Settled]:

@@ -97,7 +97,13 @@ async def test_fault_18_a_hung_worker_is_killed_with_its_traceback(tmp_path: Pat
 @pytest.mark.parametrize("cgroups", [True, False], ids=["cgroups", "no-cgroups"])
 async def test_fault_19_the_agents_of_a_killed_worker_are_ended_and_told(tmp_path: Path, cgroups: bool) -> None:
     """Prevents agents that go on, or zombies that stay, after the worker that kept them is gone."""
-    async with local_bench(tmp_path, workers=1, cgroups=cgroups) as (bench, pool):
+
+    def zombies() -> set[int]:
+        stats = {int(name): stat_of(int(name)) for name in os.listdir("/proc") if name.isdigit()}
+        return {pid for pid, stat in stats.items() if stat == ("Z", os.getpid())}
+
+    before = zombies()
+    async with local_bench(tmp_path, workers=1, cgroups=cgroups, ping_interval_s=0.1) as (bench, pool):
         for number, how in enumerate(("fork", "setsid", "daemon")):
             await bench.launch(f"a{number}", child(how, ignore(), READY, wait()), ignore(), wait())
             await bench.said(f"a{number}")
@@ -109,8 +115,7 @@ async def test_fault_19_the_agents_of_a_killed_worker_are_ended_and_told(tmp_pat
             assert len(bench.exits(f"a{number}")) == 1
         assert processes_with(bench.mark) == []
         assert pool.stats().running == 0
-        children = [stat_of(int(name)) for name in os.listdir("/proc") if name.isdigit()]
-        assert not [stat for stat in children if stat is not None and stat == ("Z", os.getpid())]
+        await until_async(lambda: not zombies() - before, what="no zombie more")
 
 
 async def test_a_crash_loop_is_reported_and_not_looped(tmp_path: Path) -> None:
