@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import tempfile
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +26,7 @@ from orchestrator.config import RateLimitSettings, Settings
 from orchestrator.context.models import BuiltContext, Cleared, ContextRequest
 from orchestrator.errors import AgentNotRunning, NoSuchAgent, NotFound
 from orchestrator.events.query import EventPage, EventQuery, compile_query
+from orchestrator.events.stream import Gap
 from orchestrator.events.wire import EncodedEvents
 from orchestrator.metrics import Metrics
 from orchestrator.models import (
@@ -66,13 +70,58 @@ class Published:
         self.subscribers: tuple[str, ...] = ()
 
 
+class FakeLetters(defaultdict[str, list[DeadLetter]]):
+    """Dead letters by project."""
+
+    def __init__(self) -> None:
+        super().__init__(list)
+
+    async def get(self, project_id: str, letter_id: str) -> DeadLetter:  # type: ignore[override]
+        for letter in self[project_id]:
+            if letter.id == letter_id:
+                return letter
+        raise NotFound(f"no dead letter {letter_id!r}")
+
+    async def redrive_matching(self, project_id: str, filter_text: str | None) -> list[DeadLetter]:
+        return list(self[project_id])
+
+    async def purge_matching(self, project_id: str, filter_text: str | None) -> int:
+        return len(self[project_id])
+
+
+class FakeStream:
+    """Retained matches, a heartbeat, then silence."""
+
+    def __init__(self, events: list[Event], waiting: asyncio.Event) -> None:
+        self._items: list[Event | Gap | None] = [*events, Gap("7"), None]
+        self._waiting = waiting
+        self.is_closed = False
+
+    async def ready(self) -> None:
+        """Begins at once."""
+
+    def __aiter__(self) -> FakeStream:
+        return self
+
+    async def __anext__(self) -> Event | Gap | None:
+        if self._items:
+            return self._items.pop(0)
+        self._waiting.set()
+        await asyncio.Event().wait()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
 class FakeBus:
     """A log in memory with the real query rules."""
 
     def __init__(self) -> None:
         self.events: dict[str, list[Event]] = {}
-        self.letters: dict[str, list[DeadLetter]] = {}
+        self.letters = FakeLetters()
         self.redriven: list[str] = []
+        self.streams: list[FakeStream] = []
         self.changed = asyncio.Event()
         self.waiting = asyncio.Event()
         self._wire = EncodedEvents()
@@ -123,24 +172,29 @@ class FakeBus:
             return EventPage(events=[], more_available=False, next_cursor=page.next_cursor, timeout=True)
         return await self.replay(project_id, query)
 
-    async def stream(self, project_id: str, query: EventQuery, *, subscriber: str) -> AsyncIterator[Event | None]:
-        yield None
-        page = await self.replay(project_id, query)
-        for event in page.events:
-            yield event
-        self.waiting.set()
-        await asyncio.Event().wait()
+    def stream(self, project_id: str, query: EventQuery, *, subscriber: str) -> FakeStream:
+        matches = compile_query(query)
+        since = query.since or "earliest"
+        after = int(since) if since.isdigit() else 0
+        events = [event for event in self.events.get(project_id, []) if event.seq > after and matches(event)]
+        self.streams.append(FakeStream(events, self.waiting))
+        return self.streams[-1]
 
     def encoded(self, event: Event) -> bytes:
         return self._wire.get(event)
 
     async def dead_letters(self, project_id: str, *, after: str | None = None, limit: int = 100) -> list[DeadLetter]:
-        return self.letters.get(project_id, [])[:limit]
+        return self.letters[project_id][:limit]
 
     async def redrive(self, project_id: str, letter_id: str) -> None:
-        if all(letter.id != letter_id for letter in self.letters.get(project_id, [])):
-            raise NotFound(f"no dead letter {letter_id!r}")
+        await self.letters.get(project_id, letter_id)
         self.redriven.append(letter_id)
+
+    def on_redrive(self) -> None:
+        """Nobody delivers here."""
+
+    async def consumers(self, project_id: str) -> list[Any]:
+        return []
 
     async def purge(self, project_id: str, letter_id: str) -> None:
         await self.redrive(project_id, letter_id)
@@ -159,6 +213,9 @@ class FakeContext:
         self.requests.append((project, request))
         self.cached.add((project.project_id, request.issue_id))
         return BuiltContext(body=b'{"issue_id":"i","cache_hit":true}', etag='"abc"', cache_hit=True)
+
+    async def search(self, project: Project, query: str, limit: int) -> list[Any]:
+        return []
 
     async def clear(self, project_id: str, issue_id: str) -> Cleared:
         if (project_id, issue_id) not in self.cached:
@@ -275,7 +332,7 @@ class FakeServices:
         self.metrics = Metrics()
         self.audit = AuditLog(directory / "audit.log")
         self.projects = ProjectService(self.storage)
-        self.profiles = Profiles()
+        self.profiles = _shipped_profiles()
         self.bus = FakeBus()
         self.context = FakeContext(self.profiles)
         self.registry = FakeRegistry()
@@ -345,6 +402,27 @@ class ApiWorld:
         return AsgiClient(self.app)
 
 
+@functools.cache
+def _key_files() -> dict[str, bytes]:
+    """One ring for all tests of a process: making an RSA key takes longer than most of them."""
+    with tempfile.TemporaryDirectory() as directory:
+        KeyRing.open(Path(directory) / "keys")
+        return {path.name: path.read_bytes() for path in (Path(directory) / "keys").iterdir()}
+
+
+def _open_keys(directory: Path, clock: Clock | None) -> KeyRing:
+    directory.mkdir(mode=0o700)
+    for name, content in _key_files().items():
+        (directory / name).write_bytes(content)
+    return KeyRing.open(directory, clock=clock)
+
+
+@functools.cache
+def _shipped_profiles() -> Profiles:
+    """Read once a process; nothing in them belongs to a test."""
+    return Profiles(check_interval_s=3600.0)
+
+
 @asynccontextmanager
 async def api_world(
     tmp_path: Path, *, settings: Settings | None = None, clock: Clock | None = None
@@ -353,7 +431,7 @@ async def api_world(
     settings = settings or Settings(rate_limits=RateLimitSettings(enabled=False))
     directory = tmp_path / "world"
     directory.mkdir()
-    keys = await asyncio.to_thread(KeyRing.open, directory / "keys", clock=clock)
+    keys = await asyncio.to_thread(_open_keys, directory / "keys", clock)
     authority = Authority(keys, settings.auth, clock=clock)
     services = FakeServices(directory, settings)
     await services.storage.open()
@@ -365,8 +443,18 @@ async def api_world(
             await services.profiles.prepare(str(tmp_path / name))
         await authority.start(services.storage)
         waiters = Waiters()
-        app = create_app(services, authority, version="1.2.3", waiters=waiters, clock=clock)  # type: ignore[arg-type]
+        # In a thread: the framework looks at the disk when it is made.
+        app = await asyncio.to_thread(
+            create_app,
+            services,  # type: ignore[arg-type]
+            authority,
+            version="1.2.3",
+            waiters=waiters,
+            clock=clock,
+        )
         yield ApiWorld(app, services, authority, waiters, keys)
     finally:
+        for project in services.projects.list():
+            services.profiles.forget(project.path)
         services.audit.close()
         await services.storage.close()
