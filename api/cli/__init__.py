@@ -1,5 +1,6 @@
 """The command line: ``orchestrator``."""
 
-from api.cli.app import main, run
+# ``run`` is not re-exported: the module of the command of that name would take its place once imported.
+from api.cli.app import main
 
-__all__ = ["main", "run"]
+__all__ = ["main"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from api.cli import run
+from api.cli.app import run
 from tests.support.agents import ended, say_result, spawn
 from tests.support.commands import all_commands, all_groups
 from tests.support.server import Server, orchestrator

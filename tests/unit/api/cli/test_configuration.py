@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api.cli import run
+from api.cli.app import run
 from orchestrator.config import Loaded, Settings, effective, load_settings, user_config_path
 from orchestrator.errors import ConfigInvalid
 

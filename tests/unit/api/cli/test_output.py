@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from api.cli import run
+from api.cli.app import run
 from api.cli.discovery import find_running, is_alive
 from api.cli.failures import Failure, explain
 from api.cli.output import Column, Output
