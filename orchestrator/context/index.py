@@ -103,13 +103,15 @@ class Index:
         known = self._identifiers
         counts: dict[int, int] = {}
         length = 0
-        get = counts.get
         for identifier, count in Counter(raw_identifiers(data)).items():
             tokens = known.get(identifier)
             if tokens is None:
                 tokens = self._identifier(identifier)
             for token in tokens:
-                counts[token] = get(token, 0) + count
+                if token in counts:
+                    counts[token] += count
+                else:
+                    counts[token] = count
             length += count
         return counts, length
 

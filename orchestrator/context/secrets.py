@@ -17,13 +17,15 @@ from orchestrator.context.words import raw_identifiers
 
 class Form(msgspec.Struct, frozen=True):
     """One form of secret. ``keys`` are literals in lower case, one of which a text must hold; ``is_guess`` means
-    that only the surroundings tell, so that plain words, hashes and placeholders are let through."""
+    that only the surroundings tell, so that plain words, hashes and placeholders are let through; ``is_long`` that
+    it spans lines."""
 
     kind: str
     keys: tuple[str, ...]
     pattern: re.Pattern[str]
     entropy: float
     is_guess: bool
+    is_long: bool
 
 
 class Forms(msgspec.Struct, frozen=True):
@@ -47,6 +49,7 @@ def _forms() -> Forms:
             re.compile(row["pattern"]),
             row.get("entropy", 0.0),
             row.get("is_guess", False),
+            row.get("is_long", False),
         )
         for row in data["form"]
     )
@@ -90,7 +93,7 @@ def redact(text: str) -> str:
     for form in forms.forms if present else ():
         if present.isdisjoint(form.keys):
             continue
-        if form.is_guess:
+        if not form.is_long:
             changed = _redact_lines(text, low, form, forms)
             low = low if changed is text else changed.lower()
             text = changed
@@ -102,7 +105,7 @@ def redact(text: str) -> str:
 
 
 def _redact_lines(text: str, low: str, form: Form, forms: Forms) -> str:
-    """Guesses look at single lines that hold a key: a few percent of a text."""
+    """Forms of one line look at the lines that hold a key: a few percent of a text."""
     if len(low) != len(text):  # lower case took more characters somewhere, so places cannot be compared
         return form.pattern.sub(lambda match: _hidden(match, form, forms), text)
     spans: dict[int, int] = {}
