@@ -100,7 +100,15 @@ class Splitter:
     def _split(self, identifier: str) -> tuple[str, ...]:
         if len(identifier) > _LONGEST:
             return ()
-        parts = [part.lower() for part in _PARTS.findall(identifier)]
+        bare = identifier.replace("_", "")
+        if bare.islower() and bare.isalpha() and bare.isascii():  # most identifiers: no need for the pattern
+            if bare is identifier:
+                return (self.stem(bare),) if len(bare) > 1 else ()
+            parts = [part for part in identifier.split("_") if part]
+        elif identifier[0].isdigit():
+            return ()
+        else:
+            parts = [part.lower() for part in _PARTS.findall(identifier)]
         stems = [self.stem(part) for part in parts if len(part) > 1 and not part.isdigit()]
         if len(parts) > 1:
             whole = identifier.strip("_").lower()
