@@ -46,7 +46,7 @@ def create_app(
     app.config.update(MAX_CONTENT_LENGTH=None, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
     limiter = RateLimiter(services.settings.rate_limits, clock=clock)
     documents = Documents(ALL_ROUTES, version)
-    gate = Gate(services, authority, limiter, waiters or Waiters(), documents, clock=clock)
+    gate = Gate(services, authority, limiter, Waiters() if waiters is None else waiters, documents, clock=clock)
     for route in ALL_ROUTES:
         app.add_url_rule(
             route.path,
