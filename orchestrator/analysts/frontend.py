@@ -94,65 +94,69 @@ class FrontEnd:
         report.next_steps.extend(f"Mend {one.kind} in {one.path}:{one.line}" for one in report.ranked()[:5])
 
 
+#: Kind -> severity, message (``{name}`` is the tag; success criteria of WCAG 2.2 in brackets), suggestion.
+_FAULTS: dict[str, tuple[Severity, str, str]] = {
+    "image-without-alt": (
+        "medium",
+        "Image without alternative text [1.1.1].",
+        'Add alt, empty (alt="") for decoration.',
+    ),
+    "control-without-label": (
+        "medium",
+        "<{name}> without a label [1.3.1, 4.1.2].",
+        "Add a label for its id, or aria-label.",
+    ),
+    "click-without-keyboard": ("low", "<{name}> reacts to clicks, not to keys [2.1.1].", "Use a button."),
+    "positive-tabindex": (
+        "low",
+        "A positive tabindex breaks the order of focus [2.4.3].",
+        "Use 0 and order the document.",
+    ),
+    "blank-without-rel": (
+        "info",
+        "target=_blank without rel tells older browsers' pages who opened them.",
+        'Add rel="noopener".',
+    ),
+    "autoplay": ("low", "Sound starts by itself [1.4.2].", "Mute it or let the user start it."),
+}
+
+
 def check_markup(path: str, source: str) -> Iterator[Finding]:
-    """Findings of one page or component (success criteria of WCAG 2.2 in brackets)."""
+    """Findings of one page or component, in the order of the text."""
     text = _COMMENT.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), source)
     index = LineIndex(text)
     labelled = set(re.findall(r"\b(?:for|htmlFor)=[\"']([^\"']+)[\"']", text))
-
-    def finding(severity: Severity, kind: str, at: int, message: str, suggestion: str) -> Finding:
-        return Finding(severity, kind, path, index.line(at), message, suggestion)
-
     for match in _TAG.finditer(text):
-        name, attributes = match["name"], match["attributes"] or ""
-        if name == "img" and not re.search(r"\balt\b|\{\.\.\.|aria-hidden|role=", attributes):
-            yield finding(
-                "medium",
-                "image-without-alt",
-                match.start(),
-                "Image without alternative text [1.1.1].",
-                'Add alt, empty (alt="") for decoration.',
-            )
-        elif name in _CONTROLS and not re.search(r"type=[\"'](hidden|submit|button|reset|image)", attributes):
-            own = re.search(r"\bid=[\"']([^\"']+)[\"']", attributes)
-            is_inside = text.rfind("<label", 0, match.start()) > text.rfind("</label", 0, match.start())
-            is_known = is_inside or (own is not None and own[1] in labelled)
-            if not is_known and not re.search(r"aria-label|title=|\{\.\.\.|:id=|id=\{|v-bind", attributes):
-                yield finding(
-                    "medium",
-                    "control-without-label",
-                    match.start(),
-                    f"<{name}> without a label [1.3.1, 4.1.2].",
-                    "Add a label for its id, or aria-label.",
-                )
-        elif name in {"div", "span", "li", "td"} and _CLICK.search(attributes) and not _KEYS.search(attributes):
-            yield finding(
-                "low",
-                "click-without-keyboard",
-                match.start(),
-                f"<{name}> reacts to clicks, not to keys [2.1.1].",
-                "Use a button.",
-            )
-        elif re.search(r"\btab[iI]ndex=[\"'{]+[1-9]", attributes):
-            yield finding(
-                "low",
-                "positive-tabindex",
-                match.start(),
-                "A positive tabindex breaks the order of focus [2.4.3].",
-                "Use 0 and order the document.",
-            )
-        elif name == "a" and re.search(r"target=[\"']_blank", attributes) and "rel=" not in attributes:
-            yield finding(
-                "info",
-                "blank-without-rel",
-                match.start(),
-                "target=_blank without rel tells older browsers' pages who opened them.",
-                'Add rel="noopener".',
-            )
-        elif name == "video" and re.search(r"\bautoplay|autoPlay", attributes) and "muted" not in attributes:
-            yield finding(
-                "low", "autoplay", match.start(), "Sound starts by itself [1.4.2].", "Mute it or let the user start it."
-            )
+        kind = _fault(text, match, labelled)
+        if kind is not None:
+            severity, message, suggestion = _FAULTS[kind]
+            line = index.line(match.start())
+            yield Finding(severity, kind, path, line, message.replace("{name}", match["name"]), suggestion)
+
+
+def _fault(text: str, match: re.Match[str], labelled: set[str]) -> str | None:
+    """What is wrong with one tag, as a key of ``_FAULTS``; None when nothing is."""
+    name, attributes = match["name"], match["attributes"] or ""
+    if name == "img" and not re.search(r"\balt\b|\{\.\.\.|aria-hidden|role=", attributes):
+        return "image-without-alt"
+    if name in _CONTROLS and not re.search(r"type=[\"'](hidden|submit|button|reset|image)", attributes):
+        return None if _is_labelled(text, match.start(), attributes, labelled) else "control-without-label"
+    if name in {"div", "span", "li", "td"} and _CLICK.search(attributes) and not _KEYS.search(attributes):
+        return "click-without-keyboard"
+    if re.search(r"\btab[iI]ndex=[\"'{]+[1-9]", attributes):
+        return "positive-tabindex"
+    if name == "a" and re.search(r"target=[\"']_blank", attributes) and "rel=" not in attributes:
+        return "blank-without-rel"
+    if name == "video" and re.search(r"\bautoplay|autoPlay", attributes) and "muted" not in attributes:
+        return "autoplay"
+    return None
+
+
+def _is_labelled(text: str, at: int, attributes: str, labelled: set[str]) -> bool:
+    own = re.search(r"\bid=[\"']([^\"']+)[\"']", attributes)
+    if text.rfind("<label", 0, at) > text.rfind("</label", 0, at) or (own is not None and own[1] in labelled):
+        return True
+    return re.search(r"aria-label|title=|\{\.\.\.|:id=|id=\{|v-bind", attributes) is not None
 
 
 def _check_page(path: str, text: str) -> Iterator[Finding]:

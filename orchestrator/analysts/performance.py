@@ -222,64 +222,46 @@ def _python(path: str, tree: ast.Module) -> Iterator[Finding]:
             )
 
 
+#: Calls that cost much when made in every turn of a loop: kind -> message (``{name}`` is what is called), suggestion.
+_COSTLY = {
+    "compile-in-loop": ("A fixed expression is compiled in every turn.", "Compile it once, outside."),
+    "pop-front": ("{name}(0) moves all other items each time.", "Use collections.deque."),
+    "insert-front": (
+        "{name}(0, …) moves all other items each time.",
+        "Use collections.deque, or reverse at the end.",
+    ),
+    "request-in-loop": ("{name}() opens a connection in every turn.", "Use one Session or Client for all."),
+    "row-by-row": ("{name}() handles a table row by row.", "Use a vectorised form."),
+}
+
+
 def _in_loop(path: str, loop: ast.For | ast.AsyncFor | ast.While) -> Iterator[Finding]:
-    names = (
-        {node.id for node in ast.walk(loop.target) if isinstance(node, ast.Name)}
-        if not isinstance(loop, ast.While)
-        else set()
-    )
+    has_target = not isinstance(loop, ast.While) and any(isinstance(node, ast.Name) for node in ast.walk(loop.target))
     for node in (inner for statement in loop.body for inner in ast.walk(statement)):
         if not isinstance(node, ast.Call):
             continue
-        name = dotted(node)
-        first = node.args[0] if node.args else None
-        if name == "re.compile" and isinstance(first, ast.Constant):
-            yield Finding(
-                "low",
-                "compile-in-loop",
-                path,
-                node.lineno,
-                "A fixed expression is compiled in every turn.",
-                "Compile it once, outside.",
-            )
-        elif name.endswith(".pop") and len(node.args) == 1 and isinstance(first, ast.Constant) and first.value == 0:
-            yield Finding(
-                "low",
-                "pop-front",
-                path,
-                node.lineno,
-                f"{name}(0) moves all other items each time.",
-                "Use collections.deque.",
-            )
-        elif name.endswith(".insert") and len(node.args) == 2 and isinstance(first, ast.Constant) and first.value == 0:
-            yield Finding(
-                "low",
-                "insert-front",
-                path,
-                node.lineno,
-                f"{name}(0, …) moves all other items each time.",
-                "Use collections.deque, or reverse at the end.",
-            )
-        elif name in {"requests.get", "requests.post", "httpx.get", "httpx.post"} and names:
-            yield Finding(
-                "low",
-                "request-in-loop",
-                path,
-                node.lineno,
-                f"{name}() opens a connection in every turn.",
-                "Use one Session or Client for all.",
-            )
-        elif name.endswith((".iterrows", ".itertuples")) or (
-            name.endswith(".append") and name.startswith(("df.", "frame."))
-        ):
-            yield Finding(
-                "low",
-                "row-by-row",
-                path,
-                node.lineno,
-                f"{name}() handles a table row by row.",
-                "Use a vectorised form.",
-            )
+        kind = _costly_call(node, has_target)
+        if kind is not None:
+            message, suggestion = _COSTLY[kind]
+            yield Finding("low", kind, path, node.lineno, message.replace("{name}", dotted(node)), suggestion)
+
+
+def _costly_call(node: ast.Call, has_target: bool) -> str | None:
+    """A key of ``_COSTLY``, or None."""
+    name = dotted(node)
+    first = node.args[0] if node.args else None
+    is_zero = isinstance(first, ast.Constant) and first.value == 0
+    if name == "re.compile" and isinstance(first, ast.Constant):
+        return "compile-in-loop"
+    if name.endswith(".pop") and len(node.args) == 1 and is_zero:
+        return "pop-front"
+    if name.endswith(".insert") and len(node.args) == 2 and is_zero:
+        return "insert-front"
+    if name in {"requests.get", "requests.post", "httpx.get", "httpx.post"} and has_target:
+        return "request-in-loop"
+    if name.endswith((".iterrows", ".itertuples")):
+        return "row-by-row"
+    return "row-by-row" if name.endswith(".append") and name.startswith(("df.", "frame.")) else None
 
 
 def _loop_depth(body: list[ast.stmt], depth: int) -> tuple[int, int]:
