@@ -96,6 +96,7 @@ class ContextEngine:
         self._flights: dict[Key, asyncio.Task[Entry]] = {}
         self._projects: dict[str, Flight] = {}
         self._prepared: set[str] = set()
+        self._announced: dict[str, int] = {}
         self._checks: set[asyncio.Task[Told]] = set()
         self._newest: dict[tuple[str, str | None], asyncio.Task[str]] = {}
         self._hits = self._misses = self._builds = 0
@@ -207,6 +208,7 @@ class ContextEngine:
             flight.exception()  # retrieved here too, should every waiter be gone
 
     async def _make(self, project: Project, key: Key, profile: Profile, *, is_refresh: bool) -> Entry:
+        announced = self._announced.get(project.project_id, 0)
         newest = await newest_result(self._results, key.project_id, _scope(key))
         outputs = await earlier_outputs(self._results, self._knowledge, key.project_id, key.issue_id, key.task)
         old = self._cache.get(key)
@@ -226,7 +228,8 @@ class ContextEngine:
         if not told.body.endswith(_MISS):
             raise ContextFailed("the context builder gave no answer")
         entry = Entry(told.body.removesuffix(_MISS) + _HIT, told.etag, told.generation, told.epoch, newest)
-        if not told.is_provisional:
+        # a result that came while this was built is not in it: give it to those who wait, and build anew next time
+        if not told.is_provisional and announced == self._announced.get(project.project_id, 0):
             self._cache.put(key, entry)
         return entry
 
@@ -270,6 +273,9 @@ class ContextEngine:
 
     def results_changed(self, project_id: str) -> None:
         """A result or note was stored: the project's answers are built anew when next asked for."""
+        self._announced[project_id] = self._announced.get(project_id, 0) + 1
+        for key in [key for key in self._flights if key.project_id == project_id]:
+            del self._flights[key]  # who asks from now on must not share a build that began before
         self._cache.clear(project_id)
 
     async def clear(self, project_id: str, issue_id: str) -> Cleared:

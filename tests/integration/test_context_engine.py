@@ -266,3 +266,18 @@ async def test_the_loop_never_stands_still_while_a_large_project_is_indexed(tmp_
             await asyncio.sleep(0.001)
         assert (await build).document["context"]["project_structure"]["total_files"] > 1500
         assert turns > 20
+
+
+async def test_a_result_during_a_build_is_in_the_next_answer(tmp_path: Path) -> None:
+    """A build that had read the results before a new one came put its old answer into the cache."""
+    async with Bench(tmp_path) as bench:
+        await bench.settled()
+        building = asyncio.create_task(bench.ask("money", refresh=True))
+        await asyncio.sleep(0)
+        bench.results.results.append(result(1))
+        bench.engine.results_changed("p")
+        outputs = (await bench.ask("money")).document["context"]["previous_agent_outputs"]
+        assert outputs[0]["agent"] == "agent_1"
+        await building
+        outputs = (await bench.ask("money")).document["context"]["previous_agent_outputs"]
+        assert outputs[0]["agent"] == "agent_1"
