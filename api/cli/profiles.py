@@ -16,6 +16,7 @@ from api.cli.session import Session
 
 if TYPE_CHECKING:
     from orchestrator.profiles import Problem, Profile
+    from orchestrator.profiles.model import PermissionClass
 
 CLASSES = ("architect", "coding", "qa-security", "documentation", "support")
 COLUMNS = (
@@ -50,7 +51,7 @@ def profiles() -> None:
 
     \b
     Examples:
-      orchestrator profiles list --category testing
+      orchestrator profiles list --category security
       orchestrator profiles show python-specialist
       orchestrator profiles validate
     """
@@ -94,24 +95,36 @@ def show(session: Session, agent_type: str, project: str) -> None:
       orchestrator profiles show security-auditor
       orchestrator profiles show security-auditor --format yaml
     """
-    effective = open_profiles(session).explain(agent_type, _directory(project))
-    view = _view(effective.profile)
-    if session.out.format != "table":
-        session.out.document({**view, "origins": effective.origins})
-        return
-    from api.cli.output import flatten
+    from orchestrator.profiles.display import effective_values
 
-    instructions = view.pop("instructions", "")
+    directory = _directory(project)
+    effective = open_profiles(session).explain(agent_type, directory)
+    values = effective_values(effective)
+    if session.out.format != "table":
+        session.out.document({**_view(effective.profile), "origins": {entry.key: entry.origin for entry in values}})
+        return
     rows = [
-        {"key": key, "value": value, "origin": _origin(effective.origins, key)} for key, value in flatten(view) if value
+        {"key": entry.key, "value": _cell(entry.key, entry.value), "origin": _short(entry.origin, directory)}
+        for entry in values
+        if entry.value not in (None, "", (), [], {}) and entry.key != "instructions"
     ]
     session.out.rows(rows, (Column("Key", "key"), Column("Value", "value"), Column("From", "origin")))
-    session.out.text(f"\n{instructions}")
+    session.out.text(f"\n{effective.profile.instructions}")
 
 
-def _origin(origins: dict[str, str], key: str) -> str:
-    origin = origins.get(key) or origins.get(key.partition(".")[0]) or ""
-    return Path(origin).name if "/" in origin else origin
+def _cell(key: str, value: Any) -> Any:
+    """Hand-overs as names with their case; all else as it is."""
+    if key != "hands_over_to":
+        return value
+    return [
+        entry["agent_type"] if entry["when"] == "always" else f"{entry['agent_type']} ({entry['when']})"
+        for entry in value
+    ]
+
+
+def _short(origin: str, directory: str) -> str:
+    """A file of the project without the project's path."""
+    return origin.removeprefix(f"{directory}/")
 
 
 @profiles.command()
@@ -134,10 +147,11 @@ def validate(session: Session, files: tuple[Path, ...], project: str) -> int:
         problems = [problem for path in files for problem in _check_file(path)]
         count = len(files)
     else:
+        from orchestrator.profiles.validation import validate as validate_all
+
         catalogue = open_profiles(session)
-        known = catalogue.list(_directory(project))
-        problems = [*catalogue.problems(_directory(project)), *check_graph(known)]
-        count = len(known)
+        problems = validate_all(catalogue, _directory(project))
+        count = len(catalogue.names(_directory(project)))
     rows = [
         {"severity": p.severity, "source": p.source, "line": p.line, "reason": p.reason, "agent_type": p.agent_type}
         for p in problems
@@ -147,36 +161,6 @@ def validate(session: Session, files: tuple[Path, ...], project: str) -> int:
     wrong = sum(problem.severity != "note" for problem in problems)
     session.out.note(f"{count} profiles, {wrong} problems" if wrong else f"{count} profiles are good")
     return FAILED if wrong else 0
-
-
-def check_graph(known: list[Profile]) -> list[Problem]:
-    """What is wrong with the hand-overs as a whole: roles that nothing leads to, and unmeant ends."""
-    from api.cli.handovers import ROOT_ROLE, edges_of, unreachable
-    from orchestrator.profiles import Problem
-
-    by_name = {profile.agent_type: profile for profile in known}
-    problems = [
-        Problem(
-            severity="warning",
-            source=by_name[role].source,
-            reason=f"no chain of hand-overs from {ROOT_ROLE} reaches {role!r}",
-            agent_type=role,
-        )
-        for role in unreachable(edges_of(known))
-        # A user's or project's own role may well be spawned by name only.
-        if by_name[role].layer == "shipped"
-    ]
-    problems += [
-        Problem(
-            severity="warning",
-            source=profile.source,
-            reason="hands over to nobody and is not marked final (is_final: true)",
-            agent_type=profile.agent_type,
-        )
-        for profile in known
-        if not profile.hands_over_to and not profile.is_final and profile.layer == "shipped"
-    ]
-    return problems
 
 
 def _check_file(path: Path) -> list[Problem]:
@@ -197,22 +181,24 @@ def _check_file(path: Path) -> list[Problem]:
 
 @profiles.command()
 @click.argument("name")
-@click.option("--from", "template", metavar="TYPE", help="Begin with a copy of this role.")
-@click.option("--class", "permission_class", type=click.Choice(CLASSES), default="coding", show_default=True)
-@click.option("--category", metavar="NAME", default="custom", show_default=True)
+@click.option("--from", "like", metavar="TYPE", help="Take needs, hand-overs and limits from this role.")
+@click.option("--class", "permission_class", type=click.Choice(CLASSES), show_default="coding", help="What it may do.")
+@click.option("--category", metavar="NAME", show_default="custom", help="Its group in lists.")
 @click.option("--user", "is_user", is_flag=True, help="Write it for all of your projects.")
 @project_option
 @click.pass_obj
 def new(
     session: Session,
     name: str,
-    template: str | None,
-    permission_class: str,
-    category: str,
+    like: str | None,
+    permission_class: PermissionClass | None,
+    category: str | None,
     is_user: bool,
     project: str,
 ) -> None:
     """Write a new role's file, ready to be edited; an existing file is never overwritten.
+
+    The text is yours to write: that of another role is never taken over, since two roles with one text are one.
 
     \b
     Examples:
@@ -220,10 +206,16 @@ def new(
       orchestrator profiles new house-reviewer --from code-reviewer --user
     """
     from orchestrator.config import user_config_path
-    from orchestrator.identifiers import check_identifier
+    from orchestrator.profiles.template import profile_template
 
-    check_identifier(name, "name")
-    text = _copy_of(session, template, name, project) if template else _template(name, permission_class, category)
+    if like is not None and (permission_class or category):
+        raise Failure("--from takes class and category from that role; leave out --class and --category", USAGE)
+    text = profile_template(
+        name,
+        permission_class=permission_class or "coding",
+        category=category or "custom",
+        like=open_profiles(session).get(like, _directory(project)) if like else None,
+    )
     directory = (
         user_config_path(session.environ).parent / "profiles"
         if is_user
@@ -237,39 +229,6 @@ def new(
     except FileExistsError as error:
         raise Failure(f"{target} exists already; edit it, or choose another name", FAILED) from error
     session.out.text(str(target))
-
-
-def _copy_of(session: Session, template: str, name: str, project: str) -> str:
-    source = Path(open_profiles(session).get(template, _directory(project)).source)
-    head, separator, rest = source.read_text(encoding="utf-8").partition(f"name: {template}\n")
-    if not separator:
-        raise Failure(f"{source}: cannot be used as a template: its name is not on a line of its own", FAILED)
-    return f"{head}name: {name}\n{rest}"
-
-
-def _template(name: str, permission_class: str, category: str) -> str:
-    return f"""---
-name: {name}
-description: One sentence that says when to call on this role.
-category: {category}
-permission_class: {permission_class}
-model: inherit
-# Globs of files that count most for this role; requirements are named sections of the context.
-context:
-  include: ["**/*"]
-  requirements: [readme_files, previous_decisions]
-subscribes: [coordination]
-publishes: []
-hands_over_to: [test-engineer]
-# runtime: jsonl, text or python, or a coding CLI's name; command: program and arguments.
-runtime: text
-command: ["cat", "-"]
-timeout_seconds: 1800
----
-
-Say what this role is for, what it looks at first, how it works, what it delivers in the result (which keys),
-when it hands over and to whom, and what it must not do.
-"""
 
 
 @profiles.command()
@@ -286,18 +245,16 @@ def graph(session: Session, start: str | None, depth: int | None, category: str 
       orchestrator profiles graph > handovers.mmd
       orchestrator profiles graph --from chief-architect --depth 1
     """
-    from api.cli.handovers import edges_of, mermaid, reachable
+    from orchestrator.profiles.graph import mermaid, reachable
 
     catalogue = open_profiles(session)
-    known = catalogue.list(_directory(project))
+    known = {profile.agent_type: profile for profile in catalogue.list(_directory(project))}
+    roles = set(known)
     if start is not None:
         catalogue.get(start, _directory(project))
-        roles = reachable(edges_of(known), start, depth)
-    else:
-        roles = {profile.agent_type for profile in known}
-    if category is not None:
-        roles &= {profile.agent_type for profile in known if profile.category == category}
-    session.out.text(mermaid(known, roles))
+        roles = reachable(known, start, depth)
+    chosen = [known[role] for role in sorted(roles) if category in (None, known[role].category)]
+    session.out.text(mermaid(chosen).rstrip())
 
 
 @profiles.command()
@@ -309,11 +266,9 @@ def schema(session: Session) -> None:
     Examples:
       orchestrator profiles schema > profile.schema.json
     """
-    import msgspec
+    from orchestrator.profiles.schema import profile_schema
 
-    from orchestrator.profiles.authored import FrontMatter
-
-    session.out.text(json.dumps(msgspec.json.schema(FrontMatter), indent=2))
+    session.out.text(json.dumps(profile_schema(), indent=2))
 
 
 def _view(profile: Profile) -> dict[str, Any]:

@@ -8,14 +8,15 @@ import msgspec
 import yaml
 
 from orchestrator.profiles.authored import DEFAULTS, MERGED_KEYS
-from orchestrator.profiles.effective import DEFAULT_ORIGIN, Effective
+from orchestrator.profiles.effective import CONTRACT_ORIGIN, DEFAULT_ORIGIN, TESTS_ORIGIN, Effective
 from orchestrator.profiles.model import Profile
 
 
 class EffectiveValue(msgspec.Struct, frozen=True, kw_only=True):
     """One key (dotted within ``context`` and ``limits``), its value as plain data, and the file that gave it.
 
-    ``origin`` is ``default`` where no file gave it.
+    ``origin`` is ``default`` where no file gave it; that of ``hands_over_to`` tells by ``contract`` that the step to
+    the tests was added.
     """
 
     key: str
@@ -53,4 +54,8 @@ def render_file(values: dict[str, Any], body: str) -> str:
 def _origin(effective: Effective, key: str) -> str:
     if key == "name":
         return effective.profile.source
-    return effective.origins.get(key, DEFAULT_ORIGIN)
+    origin = effective.origins.get(key, DEFAULT_ORIGIN)
+    if key == "hands_over_to" and TESTS_ORIGIN in effective.origins:
+        # test-engineer was added, whoever wrote the rest.
+        return CONTRACT_ORIGIN if origin == DEFAULT_ORIGIN else f"{origin}, {CONTRACT_ORIGIN}"
+    return origin

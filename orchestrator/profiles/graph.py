@@ -10,16 +10,18 @@ from orchestrator.profiles.roster import ROOT
 _ARROWS = {"high": "==>", "normal": "-->", "low": "-.->"}
 
 
-def reachable(profiles: Mapping[str, Profile], root: str = ROOT) -> set[str]:
-    """Names that hand-overs lead to from ``root``, itself among them; names without a profile are left out."""
-    seen: set[str] = set()
-    waiting = [root]
-    while waiting:
-        name = waiting.pop()
-        if name in seen or name not in profiles:
-            continue
-        seen.add(name)
-        waiting.extend(entry.agent_type for entry in profiles[name].hands_over_to)
+def reachable(profiles: Mapping[str, Profile], root: str = ROOT, depth: int | None = None) -> set[str]:
+    """Names that hand-overs lead to from ``root`` in at most ``depth`` steps (None is any number), itself among them.
+
+    Names without a profile are left out.
+    """
+    seen = {root} & profiles.keys()
+    border, step = set(seen), 0
+    while border and (depth is None or step < depth):
+        following = {entry.agent_type for name in border for entry in profiles[name].hands_over_to}
+        border = (following & profiles.keys()) - seen
+        seen |= border
+        step += 1
     return seen
 
 
