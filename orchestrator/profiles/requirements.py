@@ -159,7 +159,7 @@ _TABLE = (
     _files(
         "security_configs",
         "What decides who may do what.",
-        "*auth* *permission* *policy* *policies* *security* *cors* *csp* *oauth* *rbac* *acl* *jwt* *session* *crypto*",
+        "*auth* *permission* *policy* *policies* *security* *cors* *csp* *oauth* *rbac* acl* *_acl* *-acl* *jwt* *session* *crypto*",
     ),
     _files(
         "runtime_configs",
@@ -197,7 +197,7 @@ _TABLE = (
     _files(
         "data_pipelines",
         "Jobs that move and shape data.",
-        "dags/** *pipeline* *etl* dbt_project.yml models/**/*.sql *ingest* *transform* jobs/** *spark*",
+        "dags/** *pipeline* etl* *_etl* *-etl* dbt_project.yml models/**/*.sql *ingest* *transform* jobs/** *spark*",
     ),
     _files(
         "notebooks",
@@ -212,7 +212,7 @@ _TABLE = (
     _files(
         "ml_code",
         "Training, inference and feature code.",
-        "*train* *model*.py *dataset* *feature* *inference* *predict* *pipeline*.py params.y*ml dvc.y*ml "
+        "train* *_train* *-train* *model*.py *dataset* *feature* *inference* *predict* *pipeline*.py params.y*ml dvc.y*ml "
         "MLproject conda.y*ml",
     ),
     _files(
@@ -228,7 +228,7 @@ _TABLE = (
     _files(
         "llm_files",
         "Code that calls language models.",
-        "*llm* *openai* *anthropic* *completion* *embedding* *agent*.py *chat* *rag* *retriev* llms*.txt",
+        "*llm* *openai* *anthropic* *completion* *embedding* *agent*.py *chat* rag* *_rag* *-rag* *retriev* llms*.txt",
     ),
     _files(
         "mcp_files",
@@ -263,7 +263,7 @@ _TABLE = (
     _files(
         "cli_files",
         "Command-line interfaces and their help.",
-        "*cli* cmd/** *command* main.* __main__.py *completion* *argparse*",
+        "cli cli.* cli_* *_cli* *-cli* cmd/** *command* main.* __main__.py *completion* *argparse*",
     ),
     _files(
         "git_configs",
@@ -295,7 +295,7 @@ _TABLE = (
     _files(
         "product_documents",
         "Goals, road maps and requirements.",
-        "*roadmap* *requirements*.md *prd* *vision* *backlog* *spec*.md *stories* TODO* docs/product/**",
+        "*roadmap* *requirements*.md prd* *_prd* *-prd* *vision* *backlog* *spec*.md *stories* TODO* docs/product/**",
     ),
     _files(
         "research_notes",
@@ -305,7 +305,7 @@ _TABLE = (
     _files(
         "marketing_content",
         "Pages and posts that speak to the public.",
-        "blog/** content/** posts/** website/** landing* *announcement* *press*",
+        "blog/** content/** posts/** website/** landing* *announcement* press/** press-*",
     ),
     _files(
         "incident_records",
