@@ -9,10 +9,10 @@ from pathlib import Path
 import apsw
 import msgspec
 
+from orchestrator.copies import write_copy
 from orchestrator.errors import StorageReadFailed
 from orchestrator.events.mirror import rebuild_mirror
 from orchestrator.models import ResultQuery
-from orchestrator.results import write_copy
 from orchestrator.storage.knowledge import rebuild_index
 from orchestrator.storage.lock import StorageLock
 from orchestrator.storage.sqlite import SqliteStorage

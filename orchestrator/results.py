@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, get_args
-from weakref import WeakValueDictionary
 
-import msgspec
 import structlog
 
-from orchestrator.clock import Clock, SystemClock, parse_rfc3339, rfc3339
+from orchestrator.clock import Clock, SystemClock, parse_rfc3339
+from orchestrator.copies import ResultCopies
 from orchestrator.errors import BadRequest, NotFound, StorageWriteFailed
 from orchestrator.identifiers import check_identifier, new_id
 from orchestrator.models import (
@@ -25,7 +24,6 @@ from orchestrator.models import (
     ResultQuery,
     ResultStatus,
 )
-from orchestrator.privacy import make_private_directory, replace_private
 from orchestrator.storage.base import ResultStore
 
 STATUSES: tuple[str, ...] = get_args(ResultStatus)
@@ -99,12 +97,12 @@ class ResultService:
         clock: Clock | None = None,
     ) -> None:
         self._store = store
-        self._directory = directory
+        self._copies = ResultCopies(directory)
+        self._marking: set[asyncio.Task[None]] = set()
         self._publish = publish
         self._hand_overs = hand_overs
         self._on_stored = on_stored
         self._clock = clock or SystemClock()
-        self._locks: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def store(self, project_id: str, draft: ResultDraft, *, result_id: str | None = None) -> Stored:
         """Store a round; returns when it is durable and announced.
@@ -121,15 +119,12 @@ class ResultService:
                 parse_rfc3339(draft.timestamp)
             except ValueError as error:
                 raise _bad("timestamp", "must be an RFC 3339 time such as 2026-01-31T12:00:00Z") from error
-        now = self._clock.now()
-        key = (project_id, draft.issue_id, draft.agent_type)
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        # One writer per key, so that the file always ends as the newest round.
-        async with lock:
-            result = await self._store.insert_result(project_id, result_id or new_id("res"), draft, stored_at=now)
-            self._on_stored(project_id)
-            path = await asyncio.to_thread(write_copy, self._directory, result)
-        event = await self._announce(result)
+        result = await self._store.insert_result(
+            project_id, result_id or new_id("res"), draft, stored_at=self._clock.now()
+        )
+        self._on_stored(project_id)
+        path, event = await asyncio.gather(self._copies.keep(result), self._announce(result))
+        self._mark_later(result)
         return Stored(
             result=result,
             storage_path=str(path),
@@ -139,16 +134,30 @@ class ResultService:
 
     async def _announce(self, result: Result) -> Event | None:
         draft = announcement(result)
-        event = await self._publish(result.project_id, draft) if draft is not None else None
-        await self._store.mark_announced(result.project_id, result.id)
-        return event
+        return await self._publish(result.project_id, draft) if draft is not None else None
+
+    def _mark_later(self, result: Result) -> None:
+        """Note that file and event are there; nobody waits for it, since doing both again is harmless."""
+        task = asyncio.create_task(self._mark(result), name=f"mark {result.id}")
+        self._marking.add(task)
+        task.add_done_callback(self._marking.discard)
+
+    async def _mark(self, result: Result) -> None:
+        try:
+            await self._store.mark_announced(result.project_id, result.id)
+        except StorageWriteFailed as error:
+            log.warning("result_not_marked", result_id=result.id, reason=error.message)
+
+    async def stop(self) -> None:
+        """Wait for the marks that are under way; call it before storage closes."""
+        await asyncio.gather(*self._marking)
 
     async def recover(self) -> int:
         """Finish what a killed sidecar began: write the copies and announce; how many results it was."""
         pending = await self._store.unannounced_results()
         for result in pending:
-            await asyncio.to_thread(write_copy, self._directory, result)
-            await self._announce(result)
+            await asyncio.gather(self._copies.keep(result), self._announce(result))
+            await self._mark(result)
         return len(pending)
 
     async def get(self, project_id: str, result_id: str) -> Result:
@@ -186,38 +195,3 @@ def announcement(result: Result) -> EventDraft | None:
             "round": result.round,
         },
     )
-
-
-def body_of(result: Result) -> JSON:
-    """A result as the API shows it: ``id`` and ``round`` with the stored body."""
-    return {
-        "id": result.id,
-        "round": result.round,
-        "agent_id": result.agent_id,
-        "agent_type": result.agent_type,
-        "issue_id": result.issue_id,
-        "project_id": result.project_id,
-        "result": result.result,
-        "status": result.status,
-        "timestamp": result.timestamp,
-        "stored_at": rfc3339(result.stored_at),
-        "source": result.source,
-        "attempt": result.attempt,
-    }
-
-
-def write_copy(directory: Path, result: Result) -> Path:
-    """Write the newest round's JSON file atomically (0600) and return its absolute path.
-
-    File and directory are synced, so that a crash leaves the old file or the new one, never a torn one.
-    Raises StorageWriteFailed.
-    """
-    folder = directory / result.project_id / result.issue_id
-    target = folder / f"{result.agent_type}.json"
-    data = msgspec.json.format(msgspec.json.encode(body_of(result)), indent=2) + b"\n"
-    try:
-        make_private_directory(folder)
-        replace_private(target, data)
-    except OSError as error:
-        raise StorageWriteFailed(f"the result's file could not be written: {error.strerror}") from error
-    return target.absolute()

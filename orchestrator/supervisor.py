@@ -177,6 +177,7 @@ class Supervisor:
             registry=self.registry,
             lives=self._lives,
             launcher=launcher,
+            results=self.results,
             profiles=self.profiles,
             projects=self.projects,
             metrics=self.metrics,
@@ -237,6 +238,7 @@ class Supervisor:
         stack.push_async_callback(_cancel, watching)
         await self.bus.start()
         stack.push_async_callback(self.bus.stop)
+        stack.push_async_callback(self.results.stop)
         await self.results.recover()
         await self.registry.start()
         await self.context.start()

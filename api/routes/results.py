@@ -10,10 +10,10 @@ from api.routes.base import Call, Reply, Route, json_reply
 from api.schemas.base import Query
 from api.schemas.results import ResultAnswer, ResultBody, ResultPageAnswer, ResultsQuery, StoredAnswer
 from orchestrator.clock import parse_rfc3339
+from orchestrator.copies import body_of
 from orchestrator.errors import BadRequest, Conflict, NotPermitted
 from orchestrator.models import ResultDraft, ResultQuery
 from orchestrator.profiles.permissions import READ_RESULTS, WRITE_RESULTS
-from orchestrator.results import Stored, body_of
 
 #: Longest ``Idempotency-Key``.
 MAX_KEY_CHARS = 255
@@ -46,7 +46,7 @@ async def store_result(call: Call) -> Reply:
     # The id comes from the key, so that two copies of a request that run at once, or a retry after a crash between
     # the result and its remembered answer, still store one round.
     result_id = _result_id(project.project_id, scoped, fingerprint) if scoped is not None else None
-    stored = await _store(call, project.project_id, draft, result_id)
+    stored = await call.services.agents.store_result(project.project_id, draft, result_id=result_id)
     result = stored.result
     answer = msgspec.json.encode(
         StoredAnswer(
@@ -63,22 +63,6 @@ async def store_result(call: Call) -> Reply:
     if scoped is not None:
         await call.services.storage.put_answer(project.project_id, scoped, fingerprint, answer, call.clock.now())
     return Reply(answer, 201)
-
-
-async def _store(call: Call, project_id: str, draft: ResultDraft, result_id: str | None) -> Stored:
-    """Store; the outcome of a spawned agent belongs to its attempt, whose newest result it becomes."""
-    live = call.services.registry.live.get(draft.agent_id)
-    if live is not None and live.record.project_id == project_id:
-        attempt = live.record.attempt
-        draft = msgspec.structs.replace(draft, attempt=attempt)
-        stored = await call.services.results.store(project_id, draft, result_id=result_id)
-        if live.record.attempt == attempt:
-            live.result_id, live.result_status = stored.result.id, stored.result.status
-        return stored
-    record = await call.services.agents.find(project_id, draft.agent_id)
-    if record is not None:
-        draft = msgspec.structs.replace(draft, attempt=record.attempt)
-    return await call.services.results.store(project_id, draft, result_id=result_id)
 
 
 def _own(field: str, given: str, own: str) -> None:

@@ -27,11 +27,12 @@ from orchestrator.clock import Clock
 from orchestrator.errors import AgentNotRunning, BadRequest, NoSuchAgent, PoolSaturated, SidecarError, SpawnFailed
 from orchestrator.identifiers import check_identifier, new_id
 from orchestrator.metrics import Metrics
-from orchestrator.models import JSON, AgentPage, AgentQuery, AgentRecord, SpawnRequest
+from orchestrator.models import JSON, AgentPage, AgentQuery, AgentRecord, ResultDraft, SpawnRequest
 from orchestrator.profiles.catalogue import Profiles
 from orchestrator.profiles.model import Profile
 from orchestrator.profiles.requirements import resolve_requirements
 from orchestrator.projects import ProjectService
+from orchestrator.results import ResultService, Stored
 from orchestrator.storage.base import AgentStore
 from orchestrator.workspaces import KINDS
 
@@ -53,6 +54,7 @@ class AgentService:
         registry: AgentRegistry,
         lives: AgentLives,
         launcher: Launcher,
+        results: ResultService,
         profiles: Profiles,
         projects: ProjectService,
         metrics: Metrics,
@@ -64,6 +66,7 @@ class AgentService:
         self._registry = registry
         self._lives = lives
         self._launcher = launcher
+        self._results = results
         self._profiles = profiles
         self._projects = projects
         self._metrics = metrics
@@ -268,6 +271,22 @@ class AgentService:
                 f"agent {record.agent_id} is {record.status} and reads no messages; spawn a new one"
             ) from error
         return receipt
+
+    async def store_result(self, project_id: str, draft: ResultDraft, *, result_id: str | None = None) -> Stored:
+        """Store a result that came by the API; a spawned agent's becomes its attempt's newest. Raises as ``store``."""
+        live = self._registry.live.get(draft.agent_id)
+        if live is None or live.record.project_id != project_id:
+            record = await self._store.get_agent(project_id, draft.agent_id)
+            if record is not None:
+                draft = msgspec.structs.replace(draft, attempt=record.attempt)
+            return await self._results.store(project_id, draft, result_id=result_id)
+        attempt = live.record.attempt
+        stored = await self._results.store(
+            project_id, msgspec.structs.replace(draft, attempt=attempt), result_id=result_id
+        )
+        if live.record.attempt == attempt:
+            live.result_id, live.result_status = stored.result.id, stored.result.status
+        return stored
 
     async def output(self, record: AgentRecord, stream: str, offset: int, limit_bytes: int) -> OutputChunk:
         """Raw bytes of a stream from ``offset``, at most ``limit_bytes`` (and MAX_OUTPUT_READ)."""

@@ -17,7 +17,7 @@ from agentpool.errors import UnknownAgent
 from orchestrator.errors import AgentNotRunning, BadRequest, NoSuchAgent, PoolSaturated, SpawnFailed, UnknownAgentType
 from orchestrator.events.query import EventQuery
 from orchestrator.identifiers import new_id
-from orchestrator.models import AgentQuery, AgentRecord, EventDraft, ResultQuery
+from orchestrator.models import AgentQuery, AgentRecord, EventDraft, ResultDraft, ResultQuery
 from orchestrator.supervisor import Supervisor
 from tests.support.supervisors import (
     PATIENCE_S,
@@ -95,6 +95,27 @@ async def test_rounds_are_kept_and_the_last_counts(tmp_path: Path) -> None:
         assert record.result_id == page.results[0].id
         copy = json.loads((tmp_path / "storage/results/proj/issue-1/python-specialist.json").read_text())
         assert copy["round"] == 2
+
+
+async def test_a_result_by_the_api_is_the_attempts_result(tmp_path: Path) -> None:
+    """An agent that told its result by HTTP got a second one from its exit, and its end was told twice."""
+    async with running_supervisor(tmp_path) as supervisor:
+        spawned = await supervisor.agents.spawn(
+            python_agent("import sys; print('ready', flush=True); sys.stdin.read()")
+        )
+        agent_id = spawned.record.agent_id
+        await running(supervisor, agent_id, "ready")
+        draft = ResultDraft(
+            agent_id=agent_id, agent_type="python-specialist", issue_id="issue-1", result={"status": "partial"}
+        )
+        stored = await supervisor.agents.store_result(PROJECT, draft)
+        assert stored.event is not None
+        assert stored.event.event_type == "result_stored"
+        supervisor.pool.close_input(agent_id)
+        record = await ended(supervisor, agent_id)
+        assert (record.result_id, record.outcome) == (stored.result.id, "partial")
+        assert len((await supervisor.results.query(PROJECT, ResultQuery())).results) == 1
+        assert (await event_types(supervisor, agent_id))[2:] == ["result_stored", "agent_completed"]
 
 
 async def test_events_keep_their_order_and_their_true_publisher(tmp_path: Path) -> None:

@@ -37,12 +37,13 @@ from orchestrator.models import (
     Event,
     EventDraft,
     Project,
+    ResultDraft,
     Run,
     SpawnRequest,
 )
 from orchestrator.profiles.catalogue import Profiles
 from orchestrator.projects import ProjectService
-from orchestrator.results import ResultService
+from orchestrator.results import ResultService, Stored
 from orchestrator.storage.sqlite import SqliteStorage
 from tests.support.asgi import AsgiClient
 from tests.support.roster import permission_class
@@ -235,6 +236,7 @@ class FakeAgents:
     """Agents as records only."""
 
     def __init__(self) -> None:
+        self.results: ResultService | None = None
         self.records: dict[str, AgentRecord] = {}
         self.spawned: list[SpawnRequest] = []
         self.failure: Exception | None = None
@@ -258,6 +260,10 @@ class FakeAgents:
     async def find(self, project_id: str, agent_id: str) -> AgentRecord | None:
         record = self.records.get(agent_id)
         return record if record is not None and record.project_id == project_id else None
+
+    async def store_result(self, project_id: str, draft: ResultDraft, *, result_id: str | None = None) -> Stored:
+        assert self.results is not None
+        return await self.results.store(project_id, draft, result_id=result_id)
 
     async def query(self, project_id: str, query: AgentQuery) -> AgentPage:
         found = [record for record in self.records.values() if record.project_id == project_id]
@@ -341,6 +347,7 @@ class FakeServices:
         self.results = ResultService(
             self.storage, directory / "results", publish=self._publish, hand_overs=lambda *_: []
         )
+        self.agents.results = self.results
         self.health_answer: dict[str, Any] = {"status": "healthy", "service": "orchestration-sidecar", "checks": {}}
 
     async def _publish(self, project_id: str, draft: EventDraft) -> Event:

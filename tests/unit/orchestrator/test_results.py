@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.copies import ResultCopies, write_copy
 from orchestrator.errors import BadRequest, StorageWriteFailed
 from orchestrator.models import JSON, Event, EventDraft, Result, ResultDraft, ResultPage, ResultQuery
-from orchestrator.results import ResultService, check_result, write_copy
+from orchestrator.results import ResultService, check_result
 
 
 class MemoryResults:
@@ -174,3 +175,16 @@ async def test_full_disk_says_so(tmp_path: Path) -> None:
     (tmp_path / "p").write_text("in the way")
     with pytest.raises(StorageWriteFailed):
         await asyncio.to_thread(write_copy, tmp_path, row)
+
+
+async def test_rounds_that_come_together_share_a_write_and_the_newest_wins(tmp_path: Path) -> None:
+    """A hundred rounds at once wrote the file a hundred times, one after the other, or left an older one in it."""
+    store = MemoryResults()
+    rows = [await store.insert_result("p", f"r{number}", draft(), stored_at=0.0) for number in range(100)]
+    copies = ResultCopies(tmp_path)
+    paths = await asyncio.gather(*(copies.keep(row) for row in reversed(rows)))
+    assert len(set(paths)) == 1
+    text = await asyncio.to_thread(paths[0].read_text)
+    assert json.loads(text)["round"] == 100
+    await copies.keep(rows[3])
+    assert await asyncio.to_thread(paths[0].read_text) == text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 from tests.support.api_fakes import agent_record, api_world
 
@@ -40,17 +39,6 @@ async def test_two_requests_with_one_key_at_once_store_once(tmp_path: Path) -> N
         )
         assert len({answer.json()["id"] for answer in answers}) == 1
         assert len((await client.get("/api/results")).json()["results"]) == 1
-
-
-async def test_a_live_agents_result_becomes_its_attempts_result(tmp_path: Path) -> None:
-    """Otherwise its exit would make a second result and tell its end twice."""
-    async with api_world(tmp_path) as world:
-        live = SimpleNamespace(record=agent_record("me", "one"), result_id=None, result_status=None)
-        world.services.registry.live["me"] = live
-        stored = (await world.client("python-specialist").post("/api/results", RESULT)).json()
-        assert (live.result_id, live.result_status) == (stored["id"], "success")
-        (event,) = world.services.bus.events["one"]
-        assert event.event_type == "result_stored"
 
 
 async def test_a_long_poll_is_let_go_when_the_server_stops(tmp_path: Path) -> None:
