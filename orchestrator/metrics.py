@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 import msgspec
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.metrics_core import Metric
 
 from orchestrator.clock import Clock, SystemClock
@@ -32,6 +32,7 @@ class Metrics:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
+        disable_created_metrics()  # a second series for each one, which nobody reads
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "sidecar_requests", "HTTP requests answered.", ["method", "route", "status"], registry=self.registry
