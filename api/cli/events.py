@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from api.cli.deliveries import consumers, dead_letters
 from api.cli.failures import FAILED, USAGE, Failure
 from api.cli.options import Group, formatted, limited
 from api.cli.output import Column, plain
@@ -161,34 +162,6 @@ def _until_silence(
             return
 
 
-@events.command("dead-letters")
-@click.option("--redrive", "redrive_id", metavar="ID", help="Deliver this one again instead of listing.")
-@limited()
-@formatted
-@click.pass_obj
-def dead_letters(session: Session, redrive_id: str | None, limit: int) -> None:
-    """List deliveries that were given up, with the reason, or deliver one again.
-
-    \b
-    Examples:
-      orchestrator events dead-letters
-      orchestrator events dead-letters --redrive LETTER
-    """
-    if redrive_id is not None:
-        session.out.document(session.client.redrive(redrive_id))
-        return
-    document = session.client.dead_letters(limit=min(limit, 1000))
-    columns = (
-        Column("Letter", lambda row: row.get("id") or row.get("letter_id")),
-        Column("Type", "event.event_type"),
-        Column("Target", "target"),
-        Column("Reason", "reason"),
-        Column("Attempts", "attempts"),
-        Column("Error", "last_error"),
-    )
-    session.out.rows(document.get("dead_letters") or [], columns, nothing="no dead letters")
-
-
 @events.command()
 @click.option("--type", "event_type", metavar="TYPE", help="Only these types (a,b).")
 @click.option("--topic", metavar="TOPIC", help="Only this topic.")
@@ -248,3 +221,7 @@ def event_line(event: Any) -> str:
     moment = str(event.get("timestamp", ""))[11:19]
     data = plain(event.get("data") or {}).replace("\n", " ")
     return f"{moment} {event['event_type']} [{event['topic']}] {event['publisher']} {data[:400]}"
+
+
+events.add_command(dead_letters)
+events.add_command(consumers)

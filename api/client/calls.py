@@ -219,19 +219,6 @@ def events(
     )
 
 
-def dead_letters(
-    *, limit: int | None = None, cursor: str | None = None, project_id: str | None = None
-) -> Request[types.JSON]:
-    """Deliveries that were given up."""
-    return get("/api/events/dead-letters", limit=limit, cursor=cursor, project_id=project_id)
-
-
-def redrive(letter_id: str, *, project_id: str | None = None) -> Request[types.JSON]:
-    """Deliver a dead letter again."""
-    path = path_of("api", "events", "dead-letters", letter_id, "redrive")
-    return Request("POST", path, Answer.json, query_of(project_id=project_id), body=b"{}")
-
-
 # -- agents -----------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from api.client import calls
+from api.client import calls, deliveries
 from api.client.request import Request
 
 if TYPE_CHECKING:
@@ -60,8 +60,13 @@ class Operations:
     publish = Operation(calls.publish)
     wait_events = Operation(calls.wait_events)
     events = Operation(calls.events)
-    dead_letters = Operation(calls.dead_letters)
-    redrive = Operation(calls.redrive)
+    dead_letters = Operation(deliveries.dead_letters)
+    dead_letter = Operation(deliveries.dead_letter)
+    redrive = Operation(deliveries.redrive)
+    redrive_all = Operation(deliveries.redrive_all)
+    purge = Operation(deliveries.purge)
+    purge_all = Operation(deliveries.purge_all)
+    consumers = Operation(deliveries.consumers)
     spawn = Operation(calls.spawn)
     agents = Operation(calls.agents)
     agent = Operation(calls.agent)
