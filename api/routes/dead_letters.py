@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from api.routes.base import Call, Reply, Route, json_reply
+from api.routes.events import topic_role
 from api.schemas.base import Query
 from api.schemas.events import (
     ConsumersAnswer,
@@ -17,6 +18,7 @@ from api.schemas.events import (
     SeveralAnswer,
 )
 from orchestrator.clock import rfc3339
+from orchestrator.errors import NotFound
 from orchestrator.models import DeadLetter
 from orchestrator.profiles.permissions import MANAGE_AGENTS, SUBSCRIBE_EVENTS
 
@@ -26,9 +28,14 @@ async def list_dead_letters(call: Call) -> Reply:
     query = call.query(DeadLettersQuery)
     project = call.project(query.project_id)
     letters = await call.services.bus.dead_letters(project.project_id, after=query.cursor, limit=query.limit)
-    views = [_view(call, letter) for letter in letters]
+    views = [_view(call, letter) for letter in letters if _may_see(call, project.project_id, letter)]
     next_cursor = letters[-1].id if len(letters) == query.limit else None
     return json_reply({"dead_letters": views, "next_cursor": next_cursor})
+
+
+def _may_see(call: Call, project_id: str, letter: DeadLetter) -> bool:
+    """A letter holds its event: it is for those who may read the event's topic."""
+    return call.services.bus.may_read(project_id, letter.event.topic, topic_role(call))
 
 
 def _view(call: Call, letter: DeadLetter) -> dict[str, object]:
@@ -62,7 +69,11 @@ async def purge(call: Call) -> Reply:
 async def show_dead_letter(call: Call) -> Reply:
     """``GET /api/events/dead-letters/{id}``."""
     project = call.project(call.query(Query).project_id)
-    return json_reply(_view(call, await call.services.bus.letters.get(project.project_id, call.names["letter_id"])))
+    letter_id = call.names["letter_id"]
+    letter = await call.services.bus.letters.get(project.project_id, letter_id)
+    if not _may_see(call, project.project_id, letter):
+        raise NotFound(f"no dead letter {letter_id}", details={"id": letter_id})
+    return json_reply(_view(call, letter))
 
 
 async def redrive_matching(call: Call) -> Reply:

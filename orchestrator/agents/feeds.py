@@ -75,7 +75,16 @@ class EventFeeds:
         """Agents whose stdin an event goes to, for ``subscribers_notified``."""
         live = self._registry.live
         fed = (live[agent_id] for agent_id in self._fed.get(project_id, ()) if agent_id in live)
-        return [agent.record.agent_id for agent in fed if _concerns(event, agent)]
+        return [agent.record.agent_id for agent in fed if self._concerns(event, agent)]
+
+    def _concerns(self, event: Event, live: LiveAgent) -> bool:
+        """Whether an agent is told: of its topics that it may read, but not what it said itself or is about itself."""
+        record = live.record
+        if event.publisher == record.agent_id or event.data.get("agent_id") == record.agent_id:
+            return False
+        if event.topic not in live.profile.subscribes:
+            return False
+        return self._bus.may_read(record.project_id, event.topic, record.agent_type)
 
     def _deliver(self, project_id: str, event: Event) -> None:
         for agent_id in tuple(self._fed.get(project_id, ())):
@@ -83,7 +92,7 @@ class EventFeeds:
             if live is None:
                 self._fed[project_id].discard(agent_id)
                 continue
-            if not _concerns(event, live):
+            if not self._concerns(event, live):
                 continue
             try:
                 self._send(live, event)
@@ -138,10 +147,3 @@ class EventFeeds:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _concerns(event: Event, live: LiveAgent) -> bool:
-    """Whether an agent is told: of its topics, but not what it said itself or what is about itself."""
-    if event.publisher == live.record.agent_id or event.data.get("agent_id") == live.record.agent_id:
-        return False
-    return event.topic in live.profile.subscribes

@@ -99,6 +99,8 @@ class AgentLives:
         except PoolClosed as error:
             raise SpawnFailed("the sidecar is stopping; start the agent again when it is back") from error
         live.started_monotonic = self._clock.monotonic()
+        # Before anybody can learn that it runs: what they publish then must reach it.
+        await self._feeds.attach(live)
         record = msgspec.structs.replace(live.record, status=AgentState.RUNNING.value)
         await asyncio.gather(
             until_stored(
@@ -115,7 +117,6 @@ class AgentLives:
         )
         if live.stop_reason is not None:
             await self.stop_process(live)
-        await self._feeds.attach(live)
 
     async def stop_process(self, live: LiveAgent) -> None:
         """Begin to end the running process, if there still is one."""

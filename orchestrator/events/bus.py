@@ -270,6 +270,10 @@ class EventBus:
         """Throw one away. Raises NotFound."""
         await self.letters.purge(project_id, letter_id)
 
+    def may_read(self, project_id: str, topic: str, role: str | None) -> bool:
+        """Whether the project's rules let an agent type read a topic; None may read every one."""
+        return role is None or self._rules.topics(project_id).may_read(topic, role)
+
     def encoded(self, event: Event) -> bytes:
         """The event's JSON in the contract's form, made once for all of its readers."""
         return self._encoded.get(event)

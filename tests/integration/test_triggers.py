@@ -84,6 +84,22 @@ async def test_topic_rules_hold_for_pipes_too(tmp_path: Path) -> None:
         assert len(record.evidence["refused_lines"]) == 1
 
 
+async def test_topic_rules_hold_for_stdin_too(tmp_path: Path) -> None:
+    """A role that may not read a topic got its events all the same, on stdin, since its profile subscribes."""
+    write_rules(tmp_path, '[topics.testing]\nread = ["security-auditor"]\n')
+    heard = "{'type': 'event', 'event_type': 'heard', 'topic': 'coordination', 'data': {'first': line['event_type']}}"
+    code = f"import json, sys; line = json.loads(sys.stdin.readline()); print(json.dumps({heard}))"
+    async with running_supervisor(tmp_path) as supervisor:
+        spawned = await supervisor.agents.spawn(python_agent(code))
+        for topic, is_told in (("testing", False), ("implementation", True)):
+            draft = EventDraft(event_type=f"in-{topic}", publisher="x", topic=topic, data={})
+            published = await supervisor.bus.publish(PROJECT, draft)
+            assert (spawned.record.agent_id in published.subscribers) is is_told
+        await ended(supervisor, spawned.record.agent_id)
+        page = await supervisor.bus.replay(PROJECT, EventQuery(types=("heard",)))
+        assert [event.data["first"] for event in page.events] == ["in-implementation"]
+
+
 async def test_what_an_agent_does_not_read_becomes_a_dead_letter(tmp_path: Path) -> None:
     """Events to an agent that never reads were kept in memory without end, or lost without a word."""
     async with running_supervisor(tmp_path) as supervisor:
