@@ -96,6 +96,14 @@ def kill_below(path: str) -> None:
 def remove(path: str) -> bool:
     """Remove a directory with all below; False while a process is left in it."""
     try:
+        os.rmdir(path)  # most have nothing below, and looking costs more than trying
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    else:
+        return True
+    try:
         for directory in _bottom_up(path):
             os.rmdir(directory)
     except FileNotFoundError:
@@ -143,6 +151,8 @@ class Leaf:
     def pids(self) -> list[int]:
         """The living processes here and below."""
         found: list[int] = []
+        if not self.is_populated():
+            return found  # one small file instead of a walk, for nearly all
         try:
             for directory in _bottom_up(self.path):
                 found.extend(int(pid) for pid in _read(os.path.join(directory, "cgroup.procs")).split())

@@ -11,7 +11,7 @@ import array
 import gc
 import importlib
 import os
-import random
+import random  # noqa: F401 - loaded here, it draws a new seed in each forked child by itself
 import selectors
 import signal
 import socket
@@ -164,7 +164,6 @@ class Zygote:
             os.environ.update(order.env)
             sys.argv = [order.target]
             sys.path.insert(0, order.cwd)
-            random.seed()
             gc.enable()
             status = run_target(order.target)
         except OSError as error:
