@@ -263,7 +263,7 @@ _TABLE = (
     _files(
         "cli_files",
         "Command-line interfaces and their help.",
-        "cli cli.* cli_* *_cli* *-cli* cmd/** *command* main.* __main__.py *completion* *argparse*",
+        "cli cli.* cli_* *_cli* *-cli* cmd/** *command* main.py main.go main.rs main.ts main.js __main__.py *completion* *argparse*",
     ),
     _files(
         "git_configs",
