@@ -115,6 +115,12 @@ class Session:
         self.__dict__["url"] = url
         return self._client(self._token(self.settings.client.project_id or FALLBACK_PROJECT))
 
+    def forget(self) -> None:
+        """Look for the sidecar anew at the next use: one that has started since may listen elsewhere."""
+        self.close()
+        for name in ("running", "url", "open_client", "operator", "client"):
+            self.__dict__.pop(name, None)
+
     def close(self) -> None:
         """Close the clients that were made."""
         for name in ("open_client", "operator", "client"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,12 +14,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _STYLES = {"healthy": "green", "ok": "green", "degraded": "yellow", "unhealthy": "red", "failed": "red"}
+#: Seconds between two looks for a sidecar that is starting.
+_LOOK_S = 0.1
 
 
 @click.command(cls=Command)
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0, 3600),
+    default=0.0,
+    metavar="SECONDS",
+    help="Wait up to so long for a sidecar that is starting.",
+)
 @formatted
 @click.pass_obj
-def status(session: Session) -> int:
+def status(session: Session, wait_s: float) -> int:
     """Show health, agents, storage, events and response times.
 
     Exits with 1 when the sidecar is unhealthy, 3 when none answers.
@@ -26,13 +37,29 @@ def status(session: Session) -> int:
     \b
     Examples:
       orchestrator status
+      orchestrator status --wait 30
       orchestrator status --format json
     """
-    health = session.open_client.health()
+    health = _health(session, wait_s)
     counts = session.open_client.status()
     document = {"url": session.open_client.url, "health": health, "status": counts}
     session.out.document(document, render=lambda console: _render(console, document))
     return 1 if health["status"] == "unhealthy" else 0
+
+
+def _health(session: Session, wait_s: float) -> Any:
+    """What ``/health`` says; for ``wait_s`` seconds no answer is taken as "not yet"."""
+    from api.client import SidecarUnavailable
+
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            return session.open_client.health()
+        except SidecarUnavailable:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_LOOK_S)
+        session.forget()
 
 
 def _render(console: Console, document: dict[str, Any]) -> None:
