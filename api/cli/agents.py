@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from api.cli.output import Column
 from api.cli.paging import collect
 from api.cli.reading import read_pairs, read_text
 from api.cli.session import Session
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 STATUSES = ("queued", "starting", "running", "stopping", "completed", "failed", "killed", "timed_out")
 COLUMNS = (
@@ -89,8 +92,17 @@ def spawn(session: Session, /, agent_type: str, task: str, issue_id: str, wait: 
         return 0
     session.out.note(f"agent {spawned['agent_id']} {'queued' if spawned.get('queued') else 'started'}")
     record = session.client.wait_for_agent(spawned["agent_id"])
-    session.out.document(record)
+    session.out.document(record, render=lambda console: _render_end(console, session, dict(record)))
     return 0 if record["status"] == "completed" else FAILED
+
+
+def _render_end(console: Console, session: Session, record: dict[str, Any]) -> None:
+    """What an agent delivered, as in a run's report; where it left nothing, how it ended."""
+    from api.cli.report import missing_outcome, outcome_of, render_outcome
+
+    result_id = record.get("result_id")
+    delivered = outcome_of(session.client.result(result_id)) if result_id else None
+    render_outcome(console, delivered or missing_outcome(record, record))
 
 
 @agent.command("list")

@@ -17,6 +17,12 @@ from api.cli.session import Session
 if TYPE_CHECKING:
     from rich.console import Console
 
+
+def _count(value: Any) -> int:
+    # What an agent calls its findings need not be a list.
+    return len(value) if isinstance(value, list) else int(value not in (None, ""))
+
+
 COLUMNS = (
     Column("Result", "id"),
     Column("Type", "agent_type"),
@@ -25,6 +31,7 @@ COLUMNS = (
     Column("Status", "result.status"),
     Column("Errors", lambda row: len(row["result"].get("errors") or [])),
     Column("Warnings", lambda row: len(row["result"].get("warnings") or [])),
+    Column("Findings", lambda row: _count(row["result"].get("findings"))),
     Column("Time", "timestamp"),
 )
 

@@ -17,7 +17,7 @@ import pytest
 from api.cli.app import run
 from tests.support.agents import ended, say_result, spawn
 from tests.support.commands import all_commands, all_groups
-from tests.support.server import Server, orchestrator
+from tests.support.server import Server, command_line, orchestrator
 from tests.support.waiting import until
 
 COMMANDS = all_commands()
@@ -246,6 +246,34 @@ def test_missing_permission_exits_with_4(sidecar: Server) -> None:
     arguments = ("agent", "spawn", "code-reviewer", "--issue", "x", "Look")
     done = sidecar.cli(*arguments, environment={"ORCHESTRATOR_TOKEN": token})
     assert done.returncode == 4, done.stderr
+
+
+def test_an_awaited_agent_shows_what_it_found(sidecar: Server) -> None:
+    """Prevents an answer of forty fields of bookkeeping in which the finding that was asked for is missing."""
+    script = 'printf \'{"type":"result","result":{"status":"success","findings":["a key in the open"]}}\\n\''
+    issue = f"cli-{uuid.uuid4().hex[:12]}"
+    arguments = ("agent", "spawn", "code-reviewer", "--issue", issue, "--workspace", "scratch", "--wait")
+    done = sidecar.cli(*arguments, "--runtime", "jsonl", "--command", shlex.join(["sh", "-c", script]), "Look")
+    assert done.returncode == 0, done.stderr
+    assert "a key in the open" in done.stdout
+    silent = sidecar.cli(*arguments, "--command", "sh -c 'exit 3'", "Look")
+    assert silent.returncode == 1
+    assert "code-reviewer" in silent.stdout
+    assert "failed" in silent.stdout
+
+
+def test_status_waits_for_a_sidecar_that_starts(tmp_path: Path) -> None:
+    """Prevents the next line of a script from failing because the sidecar in the background is not up yet."""
+    storage = tmp_path / "storage"
+    command = [*command_line(), "status", "--wait", "60", "--storage", str(storage)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as waiting:
+        try:
+            with Server(storage, {}) as server:
+                said, _ = waiting.communicate(timeout=60)
+                assert waiting.returncode == 0
+                assert server.url in said
+        finally:
+            waiting.kill()
 
 
 def test_project_of_the_current_directory(sidecar: Server) -> None:
