@@ -81,7 +81,11 @@ class RunProgress:
 
     def _status(self, step: Mapping[str, Any], agents: Mapping[str, Mapping[str, Any]]) -> str:
         record = agents.get(str(step.get("agent_id")))
-        return str(record["status"]) if record is not None else str(step["status"])
+        if record is not None:
+            return str(record["status"])
+        # A step runs from when its agent was asked for: until that one is known it did not even start.
+        status = str(step["status"])
+        return "queued" if status == "running" else status
 
     def _tell(self, name: str, agent_type: str, status: str) -> None:
         now = (status, self._messages[name])

@@ -125,12 +125,15 @@ def merged_findings(outcomes: Sequence[Outcome]) -> list[Finding]:
     merged: list[Finding] = []
     for outcome in outcomes:
         for finding in outcome.findings:
-            # Who repeats a finding names its first finder at the end: "... [test-engineer]".
-            key = (finding.location, _REPEATED.sub("", finding.message))
-            if key not in seen:
-                seen.add(key)
+            if _key(finding) not in seen:
+                seen.add(_key(finding))
                 merged.append(finding)
     return sorted(merged, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def _key(finding: Finding) -> tuple[str, str]:
+    # Who repeats a finding names its first finder at the end: "... [test-engineer]".
+    return finding.location, _REPEATED.sub("", finding.message)
 
 
 def render_report(console: Console, run: Mapping[str, Any], outcomes: Sequence[Outcome], took_s: float | None) -> None:
@@ -155,13 +158,16 @@ def render_report(console: Console, run: Mapping[str, Any], outcomes: Sequence[O
             _print_finding(console, finding, is_named=True)
         if len(every) > TOP_FINDINGS:
             console.print(Text(f"  and {len(every) - TOP_FINDINGS} more, below each agent", style="dim"))
+    told: set[tuple[str, str]] = set()
     for outcome in outcomes:
         console.print()
-        render_outcome(console, outcome)
+        fresh = [one for one in outcome.findings if _key(one) not in told or one.message.endswith("in the change]")]
+        render_outcome(console, outcome._replace(findings=fresh), repeated=len(outcome.findings) - len(fresh))
+        told.update(_key(one) for one in outcome.findings)
 
 
-def render_outcome(console: Console, outcome: Outcome) -> None:
-    """Draw one agent's outcome."""
+def render_outcome(console: Console, outcome: Outcome, *, repeated: int = 0) -> None:
+    """Draw one agent's outcome; ``repeated`` tells how many findings of agents above were left out of it."""
     from rich.text import Text
 
     is_good = outcome.status in ("success", "completed")
@@ -185,6 +191,8 @@ def render_outcome(console: Console, outcome: Outcome) -> None:
         for finding in outcome.findings[:MAX_LINES]:
             _print_finding(console, finding, is_named=False)
         _more(console, len(outcome.findings))
+    if repeated:
+        console.print(Text(f"  and {repeated} of the findings above", style="dim"))
     _section(console, "Files", outcome.files, "")
     _section(console, "Next", outcome.next_steps, "")
 

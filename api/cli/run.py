@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -270,6 +271,8 @@ def store_report(storage: Path, run: dict[str, Any], outcomes: list[Outcome]) ->
 def _print(session: Session, run: dict[str, Any], outcomes: list[Outcome], took_s: float, path: Path) -> None:
     if session.out.format == "table":
         session.out.draw(lambda console: render_report(console, run, outcomes, took_s))
+        # Into a pipe the report is written late: what stands below it must not come before it.
+        sys.stdout.flush()
         session.out.note(f"\nThe whole report: {path}")
         return
     document = {**build_report(run, outcomes), "report_path": str(path)}

@@ -57,6 +57,26 @@ def test_repeated_findings_count_once() -> None:
     assert build_report(RUN, outcomes)["findings_by_severity"] == {"high": 1}
 
 
+def test_a_reviewer_adds_to_what_was_said() -> None:
+    """Prevents a report of which half is said a second time below the reviewer; what is in the change stays there."""
+    text = drawn(
+        stored("tester", findings=[finding("high", "no test", "x.py", 1), finding("low", "slow test", "y.py", 2)]),
+        stored(
+            "reviewer",
+            findings=[
+                finding("high", "no test [tester]", "x.py", 1),
+                finding("low", "slow test [tester in the change]", "y.py", 2),
+                finding("low", "own view", "z.py", 3),
+            ],
+        ),
+    )
+    reviewer = text.rpartition(" reviewer  ")[2]
+    assert "no test" not in reviewer
+    assert "slow test" in reviewer
+    assert "own view" in reviewer
+    assert "and 1 of the findings above" in reviewer
+
+
 def test_agents_cannot_steer_the_terminal() -> None:
     """Prevents escape sequences and markup in an agent's words from reaching the terminal."""
     evil = "\x1b]0;owned\x07 [bold]x[/bold] \x9b31m"
