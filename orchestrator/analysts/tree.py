@@ -157,7 +157,7 @@ class Tree:
     def _walk(self, max_files: int) -> Iterator[str]:
         seen = 0
         for directory, names, files in os.walk(self.root, followlinks=False):
-            names[:] = sorted(name for name in names if name not in _SKIPPED)
+            names[:] = sorted(name for name in names if name not in _SKIPPED and not _is_withheld(directory, name))
             relative = os.path.relpath(directory, self.root)
             for name in sorted(files):
                 seen += 1
@@ -165,6 +165,15 @@ class Tree:
                     self.left_out["more files than are looked at"] += 1
                     return
                 yield name if relative == "." else f"{relative}/{name}"
+
+
+def _is_withheld(directory: str, name: str) -> bool:
+    """Whether a directory says that nothing of it is to be kept, as caches and a sidecar's storage do."""
+    try:
+        with open(os.path.join(directory, name, ".gitignore"), encoding="utf-8", errors="replace") as file:
+            return "*" in file.read(4096).split("\n")
+    except OSError:
+        return False
 
 
 def _spread(paths: list[str], count: int) -> list[str]:

@@ -25,6 +25,12 @@ FATAL_IO = frozenset(
     }
 )
 
+#: What the sidecar itself puts into its storage directory.
+_OWN_NAMES = frozenset(
+    {"agents", "context", "events", "keys", "logs", "results", "runs", "sidecar.json", "sidecar.lock", "sidecar.pid",
+     "orchestrator.db", "orchestrator.db-shm", "orchestrator.db-wal"}
+)  # fmt: skip
+
 
 def make_private_directory(path: Path) -> None:
     """Create ``path`` (0700 whatever the umask). Raises StorageWriteFailed."""
@@ -35,6 +41,29 @@ def make_private_directory(path: Path) -> None:
         raise StorageWriteFailed(
             f"{path}: the storage directory cannot be made or used: {error.strerror}; "
             "choose another with --storage or ORCHESTRATOR_STORAGE",
+            slug="storage_not_writable",
+            details={"path": str(path)},
+        ) from error
+
+
+def keep_out_of_git(directory: Path) -> None:
+    """Write a ``.gitignore`` that ignores all of a storage directory into it, once.
+
+    In a work tree its keys and tokens would else be committed with the next ``git add .``, and the security auditor
+    would report them. A directory that holds anything else is left alone: its other files may be somebody's work.
+
+    Raises:
+        StorageWriteFailed: it cannot be written.
+    """
+    path = directory / ".gitignore"
+    try:
+        if path.exists() or any(entry.name not in _OWN_NAMES for entry in directory.iterdir()):
+            return
+        make_private_file(path)
+        path.write_text("# Keys, tokens and results: nothing of this belongs into a repository.\n*\n", encoding="ascii")
+    except OSError as error:
+        raise StorageWriteFailed(
+            f"{path}: cannot be written: {error.strerror}; choose another directory with --storage",
             slug="storage_not_writable",
             details={"path": str(path)},
         ) from error

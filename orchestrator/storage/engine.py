@@ -13,7 +13,13 @@ import structlog
 
 from orchestrator.clock import Clock
 from orchestrator.errors import StorageReadFailed
-from orchestrator.storage.connection import make_private_directory, make_private_file, open_reader, read_error
+from orchestrator.storage.connection import (
+    keep_out_of_git,
+    make_private_directory,
+    make_private_file,
+    open_reader,
+    read_error,
+)
 from orchestrator.storage.migrations import migrate
 from orchestrator.storage.writer import Batch, Writer
 
@@ -42,6 +48,7 @@ class Engine:
     def open(self) -> None:
         """Create or migrate the file. Raises StorageReadFailed, StorageWriteFailed."""
         make_private_directory(self.directory)
+        keep_out_of_git(self.directory)
         make_private_file(self.path)
         self.writer.start(lambda connection: void(migrate(connection)))
         self._reader = open_reader(self.path)

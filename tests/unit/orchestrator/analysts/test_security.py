@@ -115,3 +115,12 @@ def test_marked_line_and_safe_project_are_quiet(tmp_path: Path) -> None:
     """What was weighed and marked in place is reported again and again."""
     files = {"a.py": "eval(x)  # nosec\n", "b.py": "def f():\n    return 1\n"}
     assert kinds(analyse("security", write(tmp_path / "p", files))) == set()
+
+
+def test_what_is_withheld_from_git_is_not_the_projects(tmp_path: Path) -> None:
+    """A sidecar's storage inside a project without git is reported as a leak of its own keys."""
+    key = "-----BEGIN PRIVATE KEY-----\n" + "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC" * 4 + "\n"
+    files = {".sidecar/.gitignore": "# not for git\n*\n", ".sidecar/keys/a.pem": key, "a.py": "X = 1\n"}
+    assert not kinds(analyse("security", write(tmp_path / "p", files))) & {"secret"}
+    (tmp_path / "p" / ".sidecar" / ".gitignore").write_text("*.pyc\n")
+    assert "secret" in kinds(analyse("security", tmp_path / "p"))
