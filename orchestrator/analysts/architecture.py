@@ -262,11 +262,14 @@ class Architect:
             )  # fmt: skip
         cycles = metrics.get("import_cycles", 0)
         if not self._lines:
-            report.summary = f"No program source among {plural(len(self._bench.tree), 'file')}."
+            count = len(self._bench.tree)
+            report.summary = (
+                f"No program source among {plural(count, 'file')}." if count else "There is no file in the project."
+            )
             return
         report.summary = (
             f"{self._main} project: {metrics['source_lines']:,} source lines in {plural(len(self._lines), 'file')}, "
-            f"{plural(metrics.get('modules', 0), 'module')} in {plural(metrics.get('layers', 0), 'layer')}, "
+            f"{plural(metrics.get('modules', 0), 'module')} in {plural(max(metrics.get('layers', 0), 1), 'layer')}, "
             f"{plural(cycles, 'import cycle')}, {plural(metrics.get('entry_points', 0), 'entry point')}. "
             + (f"The hottest file is {hot[0]['path']}." if hot else "Too little history for hotspots.")
         )

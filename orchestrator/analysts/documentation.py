@@ -156,7 +156,17 @@ class Documentation:
         if file.language == "reStructuredText" and path.startswith("/"):
             return
         hit = next((one for one in candidates if self._tree.has(one)), None)
-        if hit is None and not (self._bench.root / target).exists():
+        if hit is None and "://" in path:
+            self._report.add(
+                "medium",
+                "broken-link",
+                f"The link to {link.target} is read as a file's name: something stands before the address.",
+                path=file.path,
+                line=link.line,
+                suggestion="Take away what surrounds the address.",
+                weight=2.0 if "/" not in file.path else 1.0,
+            )
+        elif hit is None and not (self._bench.root / target).exists():
             self._report.add(
                 "medium",
                 "broken-link",
@@ -324,7 +334,8 @@ class Documentation:
         rate = report.metrics.get("name_coverage")
         report.metrics["kinds"] = dict(kinds)
         report.summary = (
-            f"{plural(len(self._documents), 'document')}, {report.metrics.get('links_checked', 0)} links checked: "
+            f"{plural(len(self._documents), 'document')}, "
+            f"{plural(report.metrics.get('links_checked', 0), 'link')} checked: "
             f"{kinds['broken-link']} broken, {plural(kinds['broken-anchor'], 'wrong anchor')}, "
             f"{plural(kinds['stale-reference'], 'stale reference')}."
             + (
@@ -334,7 +345,7 @@ class Documentation:
             )
         )
         grave = [one for one in report.ranked() if one.severity in {"high", "medium"}]
-        report.next_steps.extend(f"Mend {one.kind} in {one.path or 'the project'}:{one.line}" for one in grave[:5])
+        report.next_steps.extend(f"Mend {one.kind} in {one.place}" for one in grave[:5])
 
 
 def _broken_examples(text: str) -> Iterator[tuple[int, str]]:

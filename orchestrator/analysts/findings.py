@@ -38,6 +38,11 @@ class Finding(msgspec.Struct, frozen=True):
     suggestion: str = ""
     weight: float = 0.0
 
+    @property
+    def place(self) -> str:
+        """Where it is, as far as that is known: ``path:line``, ``path``, or ``the project``."""
+        return f"{self.path}:{self.line}" if self.path and self.line else self.path or "the project"
+
     def document(self) -> dict[str, Any]:
         """The finding as the result shows it."""
         return {

@@ -91,7 +91,7 @@ class FrontEnd:
             return
         told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4)) or "nothing found"
         report.summary = f"{plural(len(self._files), 'page or component', 'pages and components')} checked: {told}."
-        report.next_steps.extend(f"Mend {one.kind} in {one.path}:{one.line}" for one in report.ranked()[:5])
+        report.next_steps.extend(f"Mend {one.kind} in {one.place}" for one in report.ranked()[:5])
 
 
 #: Kind -> severity, message (``{name}`` is the tag; success criteria of WCAG 2.2 in brackets), suggestion.

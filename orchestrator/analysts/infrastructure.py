@@ -156,12 +156,13 @@ class Infrastructure:
         report.metrics["files"] = found
         ranked = report.ranked()
         counts = Counter(finding.severity for finding in ranked)
-        told = ", ".join(plural(count, name) for name, count in found.items()) or "no delivery files"
+        told = ", ".join(plural(count, name) for name, count in found.items())
         grave = [one for one in ranked if one.severity in {"critical", "high", "medium"}]
-        worst = f" Worst: {grave[0].kind} in {grave[0].path}:{grave[0].line}." if grave else ""
-        title = told[:1].upper() + told[1:]
-        report.summary = f"{title}: {counts['high']} high, {counts['medium']} medium, {counts['low']} low.{worst}"
-        report.next_steps.extend(f"Settle {one.kind} in {one.path or 'the project'}" for one in grave[:5])
+        worst = f" Worst: {grave[0].kind} in {grave[0].place}." if grave else ""
+        told = told or "No container, deployment or CI file of a kind that is known here"
+        figures = f": {counts['high']} high, {counts['medium']} medium, {counts['low']} low" if found or ranked else ""
+        report.summary = f"{told}{figures}.{worst}"
+        report.next_steps.extend(f"Settle {one.kind} in {one.place}" for one in grave[:5])
 
 
 def _check_compose(file: SourceFile, text: str) -> Iterator[Finding]:

@@ -215,7 +215,7 @@ class Specialist:
             + (f", worst: {worst[0].kind} in {worst[0].path}:{worst[0].line}." if worst and kinds else ".")
         )
         grave = [one for one in report.ranked() if one.severity in {"critical", "high"}]
-        report.next_steps.extend(f"Mend {one.kind} in {one.path}:{one.line}" for one in grave[:5])
+        report.next_steps.extend(f"Mend {one.kind} in {one.place}" for one in grave[:5])
 
     def _check_json(self) -> None:
         """JSON files that are no JSON break whatever reads them; files that allow comments are left alone."""

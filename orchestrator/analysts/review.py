@@ -311,9 +311,7 @@ class Reviewer:
             verdict, why = "nothing to review", f"no change found ({self._change.basis})"
         elif grave or failing:
             reasons = list(
-                dict.fromkeys(
-                    [*(f"{one.kind} in {one.path}:{one.line}" for one in grave), *(["tests fail"] if failing else [])]
-                )
+                dict.fromkeys([*(f"{one.kind} in {one.place}" for one in grave), *(["tests fail"] if failing else [])])
             )
             verdict, why = "request changes", "; ".join(reasons[:5])
         elif medium:
@@ -332,11 +330,14 @@ class Reviewer:
                 f"{report.metrics.get('earlier_findings_in_change', 0)} of them in the change."
             )
         risky = [row["path"] for row in report.artifacts.get("changed_files", []) if row["risk"] == "high"]
+        size = (
+            f"{plural(len(files), 'file')}, +{report.metrics.get('lines_added', 0)} "
+            f"−{report.metrics.get('lines_removed', 0)} lines; "
+        )
         report.summary = (
-            f"{self._change.basis[:1].upper()}{self._change.basis[1:]}: {plural(len(files), 'file')}, "
-            f"+{report.metrics.get('lines_added', 0)} −{report.metrics.get('lines_removed', 0)} lines; {verdict}"
+            f"{self._change.basis[:1].upper()}{self._change.basis[1:]}: {size if files else ''}{verdict}"
             + (f". Read most carefully: {', '.join(risky[:3])}." if risky else ".")
         )
         report.next_steps.extend(
-            f"Settle {one.kind} in {one.path or 'the change'}:{one.line}" for one in (grave or medium)[:5]
+            f"Settle {one.kind} in {one.place if one.path else 'the change'}" for one in (grave or medium)[:5]
         )

@@ -64,7 +64,12 @@ def python_candidates(bench: Workbench) -> list[str]:
     found = [path for path in own if os.access(path, os.X_OK) and os.path.isfile(path)]
     search = bench.tool_environ.get("PATH")
     found += [path for name in ("python3", "python") if (path := shutil.which(name, path=search)) is not None]
-    return list(dict.fromkeys([*found, sys.executable]))
+    # "python" and "python3" of one directory are one interpreter; those of two environments are not, though both are
+    # links to the same file.
+    places: dict[tuple[str, str], str] = {}
+    for path in [*found, sys.executable]:
+        places.setdefault((os.path.dirname(path), os.path.realpath(path)), path)
+    return list(places.values())
 
 
 def _python(bench: Workbench) -> Iterator[Runner]:
@@ -95,7 +100,7 @@ def _python(bench: Workbench) -> Iterator[Runner]:
             return
         tried.append(python)
     if is_pytest:
-        yield Runner("pytest", (), "junit", "pytest is not installed for any of " + ", ".join(tried))
+        yield Runner("pytest", (), "junit", f"pytest is not installed for {' or '.join(tried)}")
         return
     tops = {file.path.split("/")[0] for file in tests if "/" in file.path}
     start = next((top for top in ("tests", "test") if top in tops), ".")

@@ -102,6 +102,30 @@ def test_broken_links_and_stale_references(tmp_path: Path) -> None:
     assert finding(result, "undocumented-names")["path"] == "src/here.py"
 
 
+def test_a_wrapped_address_is_told_as_such(tmp_path: Path) -> None:
+    """The reader is told that a file named https:/example.org/x is missing, and looks for it."""
+    files = {"README.md": "# Tool\n\n[7](<(https://example.org/x)>)\n", "LICENSE": "MIT"}
+    found = finding(analyse("documentation", write(tmp_path / "p", files)), "broken-link")
+    assert "https:/e" not in found["message"]
+    assert "before the address" in found["message"]
+
+
+def test_places_are_named_as_far_as_known(tmp_path: Path) -> None:
+    """Next steps send the reader to line 0, or to no place at all."""
+    result = analyse("documentation", write(tmp_path / "p", {"README.md": "# T\n\n[a](gone.md)\n", "a.py": "X = 1\n"}))
+    assert result["next_steps"] == [
+        "Mend broken-link in README.md:3",
+        "Mend no-license in the project",
+        "Mend readme-gap in README.md",
+    ]
+
+
+def test_nothing_to_review_has_no_figures(tmp_path: Path) -> None:
+    """A directory without history is reported as a change of 0 files and +0 −0 lines."""
+    result = analyse("review", write(tmp_path / "p", {"a.py": "X = 1\n"}))
+    assert result["summary"] == "Not a git repository: nothing to review."
+
+
 def test_anchors_are_those_of_github() -> None:
     """Slugs of repeated or decorated headings differ from what GitHub makes."""
     assert markdown.anchors("# A `b` & c\n## Same\n## Same\n### X {#own}\n") == {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import psutil
 import pytest
@@ -11,6 +14,8 @@ import pytest
 from orchestrator.analysts.coverage import find_coverage
 from orchestrator.analysts.processes import ToolRun, run_tool
 from orchestrator.analysts.testoutput import read_output
+from orchestrator.analysts.testrunners import python_candidates
+from orchestrator.analysts.workbench import Workbench
 from tests.support.repositories import analyse, commit, finding, kinds, listing, write
 
 UNITTEST = (
@@ -140,3 +145,17 @@ def test_coverage_report_is_read(tmp_path: Path) -> None:
     found = find_coverage(tmp_path)
     assert found is not None
     assert (found.path, found.rate) == ("lcov.info", 0.4)
+
+
+def test_one_interpreter_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """python and python3 of one environment are tried and named twice; or two environments count as one."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        for program in ("python", "python3"):
+            (tmp_path / name / program).symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "second" / "python3"))
+    bench = SimpleNamespace(root=tmp_path, tool_environ={"PATH": str(tmp_path / "first")})
+    assert python_candidates(cast(Workbench, bench)) == [
+        str(tmp_path / "first" / "python3"),
+        str(tmp_path / "second" / "python3"),
+    ]
