@@ -63,7 +63,7 @@ class Builder:
             ask = decode_ask(payload)
             pool.submit(self._answer, ask)
             if ask.what == "build":
-                pool.submit(self._save, ask.root)
+                pool.submit(self._finish, ask.root)
         os._exit(0)
 
     def _answer(self, ask: Ask) -> None:
@@ -75,8 +75,10 @@ class Builder:
             told = Told(number=ask.number, error=f"{type(error).__name__}: {error}")
         self._send(told)
 
-    def _save(self, root: str) -> None:
+    def _finish(self, root: str) -> None:
+        """Behind an answer: complete the index, and keep it."""
         try:
+            self._library.finish(root)
             self._library.save(root)
         except OSError:
             return  # a full or read-only disk costs the next start some seconds, nothing else

@@ -52,7 +52,8 @@ class Chronicle:
         self.commits.append(commit)
         counts = Counter(word for word in self._splitter.words(commit.message) if is_significant(word))
         tokens = {self._tokens.setdefault(word, len(self._tokens)): count for word, count in counts.items()}
-        self._messages.add(number, tokens, counts.total())
+        self._messages.reserve(counts.total())
+        self._messages.add(number, tokens)
         for path in commit.files:
             self.by_file.setdefault(path, []).append(number)
 

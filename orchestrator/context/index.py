@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from orchestrator.context.backlog import Backlog
 from orchestrator.context.outline import Definition
 from orchestrator.context.words import Splitter, raw_identifiers
 
@@ -23,29 +24,35 @@ class Postings:
         self.lengths: array[int] = array("I")
         self.total = 0
 
-    def add(self, document: int, counts: dict[int, int], length: int) -> None:
-        """Append a document; numbers must grow by one."""
+    def reserve(self, length: int) -> None:
+        """The next document is so long (its number is one more than the last one's)."""
+        self.lengths.append(length)
+        self.total += length
+
+    def add(self, document: int, counts: Mapping[int, int]) -> None:
+        """Add a document's tokens."""
         lists = self.lists
         shifted = document << _SHIFT
         for token, count in counts.items():
             posting = shifted | (count if count < _MOST else _MOST)
-            known = lists.get(token)
-            if known is None:
-                lists[token] = array("I", (posting,))
+            if token in lists:
+                lists[token].append(posting)
             else:
-                known.append(posting)
-        self.lengths.append(length)
-        self.total += length
+                lists[token] = array("I", (posting,))
 
 
 class Index:
     """Words of documents. A changed document gets a new number; the old one is dead until ``is_sparse`` says
     that rebuilding pays.
 
+    A new document is only counted by its identifiers, which is cheap, and waits in the backlog until ``absorb``
+    takes the identifiers apart. ``prepare`` makes a query see the backlog too, so the scores are the same before
+    and after.
+
     Attributes:
         alive: 1 for documents that count, by number.
         names: by exact defined name the documents that define it.
-        spans: by document the number of its bytes.
+        size_bytes: memory that the index takes, estimated.
     """
 
     def __init__(self, splitter: Splitter | None = None) -> None:
@@ -55,7 +62,8 @@ class Index:
         self.alive = bytearray()
         self.names: dict[str, array[int]] = {}
         self.size_bytes = 0
-        self._identifiers: dict[bytes, tuple[int, ...]] = {}
+        self._backlog = Backlog(self.splitter)
+        self._early: dict[tuple[str, str], array[int]] = {}
         self._dead = 0
 
     @property
@@ -64,32 +72,55 @@ class Index:
         return len(self.alive) - self._dead
 
     @property
+    def waiting(self) -> int:
+        """Number of documents in the backlog."""
+        return len(self._backlog)
+
+    @property
     def is_sparse(self) -> bool:
         """Whether more than a third of a sizeable index is dead."""
         return self._dead > 500 and self._dead * 2 > self.count
 
     def add(self, path: str, data: bytes, found: Iterable[Definition]) -> int:
-        """Index a document and return its number. ``data`` is its text (empty: only the path counts)."""
+        """Take in a document and return its number. ``data`` is its text (empty: only the path counts)."""
         document = len(self.alive)
         self.alive.append(1)
-        body, length = self._body(data)
-        self.fields["body"].add(document, body, length)
+        known = self.names
         names = {definition.name for definition in found}
-        defined: Counter[int] = Counter()
         for name in names:
-            defined.update(self._tokens(self.splitter.split(name)))
-            self.names.setdefault(name, array("I")).append(document)
-        self.fields["definitions"].add(document, defined, defined.total())
-        parts: Counter[int] = Counter(self._tokens(self.splitter.words(path)))
-        self.fields["path"].add(document, parts, parts.total())
-        self.size_bytes += 4 * (len(body) + len(defined) + len(parts)) + 24 * len(names) + 400
+            if name in known:
+                known[name].append(document)
+            else:
+                known[name] = array("I", (document,))
+        identifiers = Counter(raw_identifiers(data))
+        size = self._backlog.add(document, identifiers, names)
+        self.fields["body"].reserve(identifiers.total())
+        self.fields["definitions"].reserve(len(names))
+        parts = Counter(self._tokens(self.splitter.words(path)))
+        self.fields["path"].reserve(parts.total())
+        self.fields["path"].add(document, parts)
+        self.size_bytes += size + 4 * len(parts) + 24 * len(names) + 400
         return document
+
+    def absorb(self, most: int) -> int:
+        """Move up to ``most`` documents from the backlog into the postings; how many still wait."""
+        self._early = {}
+        for document, body, defined in self._backlog.take(most, self._tokens):
+            self.fields["body"].add(document, body)
+            self.fields["definitions"].add(document, defined)
+            self.size_bytes += 4 * (len(body) + len(defined))
+        return len(self._backlog)
+
+    def prepare(self, words: Iterable[str]) -> None:
+        """Let ``postings`` of these words tell of the documents in the backlog too, until the next call."""
+        self._early = self._backlog.postings(frozenset(words)) if self._backlog else {}
 
     def remove(self, document: int) -> None:
         """A document counts no more."""
         if 0 <= document < len(self.alive) and self.alive[document]:
             self.alive[document] = 0
             self._dead += 1
+            self._backlog.discard(document)
             for field in self.fields.values():
                 field.total -= field.lengths[document]
 
@@ -98,29 +129,6 @@ class Index:
         self.alive = alive
         self.names = names
         self._dead = alive.count(0)
-
-    def _body(self, data: bytes) -> tuple[dict[int, int], int]:
-        known = self._identifiers
-        counts: dict[int, int] = {}
-        length = 0
-        for identifier, count in Counter(raw_identifiers(data)).items():
-            tokens = known.get(identifier)
-            if tokens is None:
-                tokens = self._identifier(identifier)
-            for token in tokens:
-                if token in counts:
-                    counts[token] += count
-                else:
-                    counts[token] = count
-            length += count
-        return counts, length
-
-    def _identifier(self, identifier: bytes) -> tuple[int, ...]:
-        tokens = tuple(self._tokens(self.splitter.split(identifier.decode("utf-8", "replace"))))
-        if len(self._identifiers) < 1_000_000:
-            self._identifiers[identifier] = tokens
-            self.size_bytes += 150
-        return tokens
 
     def _tokens(self, words: Iterable[str]) -> list[int]:
         tokens = self.tokens
@@ -136,9 +144,9 @@ class Index:
     def postings(self, field: str, word: str) -> array[int]:
         """Postings (``document << 8 | count``) of ``word`` in ``field``; dead documents are among them."""
         token = self.tokens.get(word)
-        if token is None:
-            return _NONE
-        return self.fields[field].lists.get(token, _NONE)
+        found = _NONE if token is None else self.fields[field].lists.get(token, _NONE)
+        early = self._early.get((field, word))
+        return found if early is None else found + early
 
     def frequency(self, word: str) -> int:
         """In how many bodies ``word`` stands (an upper bound while documents are dead)."""

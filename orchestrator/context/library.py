@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 
 import msgspec
@@ -20,6 +21,7 @@ from orchestrator.context.render import render
 from orchestrator.context.roles import Focus, focus_for
 from orchestrator.context.secrets import redact
 
+_PAUSE_S = 0.001
 _VIEW_BYTES = 48 << 20
 #: So many of the best files compete for the budget with their blocks; later ones go in whole or not at all.
 _COMPETING = 60
@@ -114,6 +116,7 @@ class Library:
         if ground is None:
             ground = Ground(state.readable(), state.chronicle, focus)
             self._grounds.put(key, ground)
+        state.index.prepare(query.terms)
         return rank(state.index, ground, state.chronicle, query, focus, evidence, self.weights)
 
     def _open(self, state: ProjectState, reader: Reader, item: Ranked) -> View | str:
@@ -152,6 +155,15 @@ class Library:
         ]
         omitted = [{"path": shown(path), "reason": reason} for path, reason in selection.omitted]
         return {"files": files, "omitted": omitted, "max_bytes": order.max_bytes, "truncated": selection.is_truncated}
+
+    def finish(self, root: str) -> None:
+        """Complete the index behind the first answer, letting other orders pass between two portions."""
+        state = self.state(root)
+        is_unfinished = True
+        while is_unfinished:
+            with state.lock:
+                is_unfinished = state.absorb()
+            time.sleep(_PAUSE_S)  # a lock that is taken again at once is never given to who waits for it
 
     def save(self, root: str) -> None:
         """Keep a project's index for the next run when that is due. Raises OSError."""

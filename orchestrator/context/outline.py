@@ -51,18 +51,25 @@ _SQL = (
     rb"trigger|type)[ \t]+(?:if[ \t]+not[ \t]+exists[ \t]+)?[\"`\[]?([\w.]+))"
 )
 
-_SCRIPT = rb"|".join((_GENERIC, _METHOD_JS, _MEMBER_JS, _PROPERTY_JS))
+
+def _any(*patterns: bytes) -> bytes:
+    """Either of ``patterns``, whose common line end is written once: else it is looked for once for each."""
+    end = rb"\n"
+    return end + rb"(?:" + rb"|".join(pattern.removeprefix(end) for pattern in patterns) + rb")"
+
+
+_SCRIPT = _any(_GENERIC, _METHOD_JS, _MEMBER_JS, _PROPERTY_JS)
 _SOURCES: dict[str, bytes] = {
-    "python": rb"|".join((_PYTHON, _ASSIGNMENT)),
+    "python": _any(_PYTHON, _ASSIGNMENT),
     "go": _GO,
     "rust": _RUST,
     "javascript": _SCRIPT,
     "typescript": _SCRIPT,
     "vue": _SCRIPT,
     "svelte": _SCRIPT,
-    "c": rb"|".join((_GENERIC, _FUNCTION_C, _DEFINE_C)),
-    "c++": rb"|".join((_GENERIC, _FUNCTION_C, _DEFINE_C)),
-    "objective-c": rb"|".join((_GENERIC, _FUNCTION_C, _DEFINE_C)),
+    "c": _any(_GENERIC, _FUNCTION_C, _DEFINE_C),
+    "c++": _any(_GENERIC, _FUNCTION_C, _DEFINE_C),
+    "objective-c": _any(_GENERIC, _FUNCTION_C, _DEFINE_C),
     "ruby": _RUBY,
     "sql": _SQL,
     "markdown": _HEADING,
@@ -81,7 +88,6 @@ class Definition(msgspec.Struct, frozen=True, array_like=True):
 
     offset: int
     name: str
-    indent: int
 
 
 @lru_cache(maxsize=64)
@@ -89,7 +95,7 @@ def _pattern(language: str) -> re.Pattern[bytes] | None:
     if language in _PLAIN:
         return None
     if language in _TYPED:
-        return re.compile(_GENERIC + rb"|" + _METHOD_TYPED)
+        return re.compile(_any(_GENERIC, _METHOD_TYPED))
     return re.compile(_SOURCES.get(language, _GENERIC))
 
 
@@ -104,10 +110,7 @@ def definitions(data: bytes, language: str) -> list[Definition]:
         group = match.lastindex
         if group is None:
             continue
-        start = match.start()
-        line = text[start + 1 : start + 40]
-        indent = len(line) - len(line.lstrip(b" \t"))
-        found.append(Definition(start, match.group(group).decode("utf-8", "replace"), indent))
+        found.append(Definition(match.start(), match.group(group).decode("utf-8", "replace")))
     return found
 
 

@@ -16,7 +16,7 @@ from orchestrator.context.models import Commit, FileFacts
 from orchestrator.privacy import make_private_directory
 
 #: Changes whenever what is indexed, or how, changes: files of another version are not used.
-VERSION = 3
+VERSION = 4
 
 
 class StoredField(msgspec.Struct, array_like=True):

@@ -30,6 +30,8 @@ _NAMES_ONLY = frozenset(("lock", "data", "generated", "vendored"))
 #: Smaller projects are indexed anew faster than they are read back.
 _SAVED_FILES = 200
 _SAVE_S = 60.0
+#: So few new documents are taken apart before the answer; more wait until after it (``absorb``).
+_ABSORBED_AT_ONCE = 50
 #: A file younger than this when it was read may change again within its timestamp's grain, so it is read again.
 _RACY_NS = 50_000_000
 
@@ -93,6 +95,8 @@ class ProjectState:
         problems = tuple(dict.fromkeys((*self._repository_problems, *listing.problems)))
         has_changed |= problems != self.problems
         self.problems = problems
+        if self.index.waiting <= _ABSORBED_AT_ONCE:
+            self.index.absorb(_ABSORBED_AT_ONCE)
         self.checked_at = time.monotonic()
         if has_changed or self.generation == 0:
             self.generation += 1
@@ -104,11 +108,16 @@ class ProjectState:
         if kept is not None:
             self.index, self.files, self.history = kept.index, kept.files, kept.history
 
+    def absorb(self) -> bool:
+        """Take some of the files apart that only their identifiers are known of; whether more are waiting."""
+        return self.index.absorb(_ABSORBED_AT_ONCE) > 0
+
     def save(self) -> None:
         """Keep the index for the next run: after the first look, then at most once a minute. Raises OSError."""
         generation, saved_at = self._saved
         is_due = generation == 0 or time.monotonic() - saved_at > _SAVE_S
         if self._state_dir and len(self.files) >= _SAVED_FILES and generation != self.generation and is_due:
+            self.index.absorb(self.index.waiting)
             save(self._state_dir, self.root, self._settings, self.index, self.files, self.history)
             self._saved = (self.generation, time.monotonic())
 
