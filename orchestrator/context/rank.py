@@ -100,6 +100,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     named: frozenset[str] = frozenset()
 
 
+#: How much more a role's wishes count without a task: the least (half of 0.06) then outweighs recency and activity.
+_ALONE = 9.0
 #: So many of the best files are given back; what comes after is left out whatever the budget is.
 MOST_RANKED = 2000
 
@@ -127,6 +129,11 @@ def rank(
             if document in sums:
                 sums[document] += weight * value
     factors, files = ground.factors, ground.files
+    if query.is_empty:
+        # Without a task the role's wishes decide; multiplied by the kind's weight, required papers and settings
+        # would come after any code that changed lately.
+        for document, shares in ground.shares.items():
+            sums[document] += _ALONE * sum(shares.values()) / factors[document]
     best = heapq.nsmallest(MOST_RANKED, ((-score * factors[d], files[d].path, d) for d, score in sums.items()))
     return [
         Ranked(

@@ -59,13 +59,20 @@ class Focus(msgspec.Struct, frozen=True, kw_only=True):
             factor = max(factor, 1.0)
         elif self.included is not None and self.included.match(facts.path):
             shares["included"] = _WISH
-        elif any(pattern.match(facts.path) for _, pattern in self.required):
-            shares["required"] = _WISH
+        elif (place := self._place(facts.path)) is not None:
+            shares["required"] = _WISH * (0.9 - place / 2)
         if self.wants_entries and is_entry_point(facts.path):
             shares["entry"] = _WISH
         if self.wants_large and facts.kind == "code":
             shares["large"] = _WISH * min(1.0, facts.stamp.size / _LARGE_BYTES)
         return factor, shares
+
+    def _place(self, path: str) -> float | None:
+        """Where the first requirement that brings ``path`` stands in the profile: 0 first, towards 1 last."""
+        for place, (_, pattern) in enumerate(self.required):
+            if pattern.match(path):
+                return place / len(self.required)
+        return None
 
 
 _OTHER_LANGUAGE = 0.5

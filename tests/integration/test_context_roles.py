@@ -135,22 +135,6 @@ TABLE = (
 )
 
 
-#: Rows that the ranking does not meet yet: without a task, what a role's profile asks for is weighed by the kind of
-#: file, so that papers, manifests and settings come after any code. Strict: a row that is met must leave this list.
-NOT_YET = """
-field-academic-researcher field-ai-engineer field-architect-review field-backend-architect field-chief-architect
-field-data-scientist field-database-optimizer field-llm-engineer field-mcp-integration-engineer
-field-ml-engineer field-prompt-engineer field-research-coordinator field-research-synthesizer
-portal-architect-review portal-architecture-modernizer portal-chief-architect portal-llms-maintainer
-portal-nextjs-architecture-expert shop-api-documenter shop-api-explorer shop-architect-review
-shop-backend-architect shop-business-analyst shop-chief-architect shop-compliance-specialist
-shop-connection-agent shop-dependency-manager shop-document-structure-analyzer shop-go-specialist
-shop-incident-responder shop-product-strategist shop-research-orchestrator shop-risk-manager
-shop-shell-scripting-pro shop-tag-agent shop-typescript-pro
-"""
-_LATER = pytest.mark.xfail(strict=True, reason="wishes are weighed by the kind of file", raises=AssertionError)
-
-
 class NoResults:
     """No agent has worked here yet."""
 
@@ -200,7 +184,7 @@ async def _build_all(directory: Path) -> Beginnings:
 
 def _cases() -> list[Any]:
     names = [(row, role, f"{row.project}-{role}") for row in TABLE for role in row.roles.split()]
-    return [pytest.param(row, role, id=name, marks=[_LATER] * (name in NOT_YET.split())) for row, role, name in names]
+    return [pytest.param(row, role, id=name) for row, role, name in names]
 
 
 @pytest.mark.parametrize(("row", "role"), _cases())
@@ -217,7 +201,6 @@ def test_a_role_begins_with_what_is_its_own(beginnings: Beginnings, row: Row, ro
         assert not [path for path in first[:GLANCE] if re.search(row.never, path)], first
 
 
-@_LATER
 @pytest.mark.parametrize("project", PROJECTS)
 def test_few_roles_begin_alike(beginnings: Beginnings, project: str) -> None:
     """Prevents profiles whose needs make no difference: 119 roles with one context are one role."""
