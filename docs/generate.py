@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+from api.cli.reference import reference
 from api.routes.base import Route
 from api.routes.table import ALL_ROUTES
 
@@ -46,7 +47,7 @@ def _row(route: Route) -> str:
     return f"| {route.method} `{path}` | {needs} | {answers} | {route.summary} |"
 
 
-PAGES = {"http.md": http_page}
+PAGES = {"cli.md": reference, "http.md": http_page}
 
 
 def main() -> int:

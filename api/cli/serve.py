@@ -115,7 +115,14 @@ def _end_with_stdin() -> None:
 
 
 @click.command(cls=Command)
-@click.option("--timeout", type=click.FloatRange(0), default=STOP_WAIT_S, show_default=True, help="Seconds to wait.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0),
+    default=STOP_WAIT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest wait for its end.",
+)
 @click.pass_obj
 def stop(session: Session, timeout: float) -> int:
     """Stop the sidecar of this storage gracefully and wait until it has ended.
