@@ -294,7 +294,7 @@ class Supervisor:
         task.add_done_callback(report)
 
     async def _stop_agents(self, relay: asyncio.Task[None]) -> None:
-        self._lives.is_closing = True
+        self._lives.close()
         await self.pool.stop(grace_s=STOP_GRACE_S)
         # The pool has said everything; what it said is made durable before storage closes.
         await asyncio.wait({relay}, timeout=5.0)

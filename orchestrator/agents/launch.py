@@ -120,7 +120,9 @@ class Launcher:
         project = self._projects.get(record.project_id)
         kind = request.workspace or "shared"
         workspace = record.workspace_path or await self._workspaces.prepare(kind, project, record)
-        live.token = live.token or self.mint(live)
+        if not live.token or record.attempt > 1:
+            # The attempt before may have refreshed its token, which revoked it, or used up most of its life.
+            live.token = self.mint(live)
         directory = self._agents_dir / record.agent_id
         built = await self._context.build(
             project,

@@ -14,7 +14,7 @@ from agentpool.errors import LaunchFailed, PoolClosed, PoolFull, UnknownAgent
 from agentpool.messages import AgentExited
 from agentpool.messages import AgentRecord as OutputRecord
 from agentpool.outcomes import classify
-from agentpool.states import STATUS_OF_OUTCOME, AgentState, Outcome
+from agentpool.states import STATUS_OF_OUTCOME, AgentState, Outcome, is_final
 from orchestrator.agents.base import Publish, TokenMinter
 from orchestrator.agents.durability import until_stored
 from orchestrator.agents.ends import (
@@ -72,7 +72,11 @@ class AgentLives:
         self._intensity = intensity
         self._metrics = metrics
         self._clock = clock
-        self.is_closing = False
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """Start nothing again from now on; what waits for its restart stays queued in storage."""
+        self._closing.set()
 
     async def begin(self, live: LiveAgent, previous_error: str | None = None) -> None:
         """Start the next attempt in the granted slot. Raises SpawnFailed or another SidecarError."""
@@ -100,7 +104,7 @@ class AgentLives:
             raise SpawnFailed("the sidecar is stopping; start the agent again when it is back") from error
         live.started_monotonic = self._clock.monotonic()
         # Before anybody can learn that it runs: what they publish then must reach it.
-        await self._feeds.attach(live)
+        await self._attach_feed(live)
         record = msgspec.structs.replace(live.record, status=AgentState.RUNNING.value)
         await asyncio.gather(
             until_stored(
@@ -118,6 +122,13 @@ class AgentLives:
         if live.stop_reason is not None:
             await self.stop_process(live)
 
+    async def _attach_feed(self, live: LiveAgent) -> None:
+        try:
+            await self._feeds.attach(live)
+        except SidecarError as error:
+            # The process runs: it goes on without events rather than being lost as one that never started.
+            log.error("agent_gets_no_events", agent_id=live.record.agent_id, reason=error.message)
+
     async def stop_process(self, live: LiveAgent) -> None:
         """Begin to end the running process, if there still is one."""
         try:
@@ -130,7 +141,31 @@ class AgentLives:
         await until_stored(lambda: self._publish(record.project_id, draft))
 
     async def live_through(self, live: LiveAgent) -> None:
-        """Follow a started agent to its final status, restarts included."""
+        """Follow a started agent to its final status, restarts included.
+
+        An error that nobody foresaw settles it as failed, so that nobody waits for its end for ever.
+        """
+        try:
+            await self._live_through(live)
+        except PoolClosed:
+            log.info("restart_left_to_next_sidecar", agent_id=live.record.agent_id)
+        except Exception:
+            log.exception("agent_life_failed", agent_id=live.record.agent_id)
+            await self.stop_process(live)
+            await self._give_up(live)
+
+    async def _give_up(self, live: LiveAgent) -> None:
+        if live.ticket is not None:
+            live.ticket.release()
+        if is_final(AgentState(live.record.status)):
+            self._registry.finish(live)
+            return
+        error = "the sidecar could not follow it to its end; the sidecar's log says why"
+        await self._finish(
+            live, AgentState.FAILED, outcome=Outcome.FAILED.value, error=error, ended_at=self._clock.now()
+        )
+
+    async def _live_through(self, live: LiveAgent) -> None:
         while True:
             exited = await self._follow(live)
             error = await self._conclude(live, exited)
@@ -155,9 +190,17 @@ class AgentLives:
                     break
                 fact = live.facts.get_nowait()
             if batch:
-                await self._records.take(live, batch)
+                await self._take(live, batch)
             if isinstance(fact, AgentExited):
                 return fact
+
+    async def _take(self, live: LiveAgent, batch: list[OutputRecord]) -> None:
+        try:
+            await self._records.take(live, batch)
+        except Exception:
+            # What one agent says must not stop the reading of what it says next, nor of its end.
+            log.exception("agent_lines_lost", agent_id=live.record.agent_id, lines=len(batch))
+            live.notes.append("some lines could not be taken; the sidecar's log says why")
 
     async def _conclude(self, live: LiveAgent, exited: AgentExited) -> str | None:
         """Make the end durable and tell it; the error's text for the next attempt."""
@@ -198,7 +241,7 @@ class AgentLives:
 
     def _is_restarting(self, live: LiveAgent, outcome: Outcome) -> bool:
         policy = live.record.request.restart or live.profile.restart
-        if self.is_closing or live.stop_reason is not None or not wants_restart(policy, outcome):
+        if self._closing.is_set() or live.stop_reason is not None or not wants_restart(policy, outcome):
             return False
         key = (live.record.project_id, live.record.agent_type)
         limit, window_s = live.profile.restart_limit, live.profile.restart_window_seconds
@@ -226,7 +269,9 @@ class AgentLives:
         """Settle an agent whose attempt could not be started: failed, its files gone, its slot free."""
         if live.ticket is not None:
             live.ticket.release()
-        await self._launcher.discard(live)
+        if live.record.attempt <= 1:
+            # A later attempt's directory and workspace hold what the earlier ones said and did.
+            await self._launcher.discard(live)
         outcome = Outcome.KILLED if live.stop_reason else Outcome.FAILED
         await self.end_unstarted(live, outcome, failure.message)
 
@@ -258,11 +303,14 @@ class AgentLives:
         return b"".join(parts).decode(errors="replace")
 
     async def _wait_for_restart(self, live: LiveAgent) -> bool:
-        """Wait out the backoff and get a slot; False when somebody ended it meanwhile."""
+        """Wait out the backoff and get a slot; False when somebody ended it meanwhile. Raises PoolClosed."""
         delay_s = backoff_s(live.record.attempt, random.random())
         log.info("agent_restarting", agent_id=live.record.agent_id, attempt=live.record.attempt + 1, delay_s=delay_s)
-        if await _stops_within(live, delay_s):
-            return False
+        await self._pause(live, delay_s)
+        return await self.requeue(live)
+
+    async def requeue(self, live: LiveAgent) -> bool:
+        """Get a slot for an accepted agent, however full the queue; False when it is to stop. Raises PoolClosed."""
         while not live.stopping.is_set():
             try:
                 live.ticket = self._pool.enqueue(
@@ -270,17 +318,17 @@ class AgentLives:
                 )
                 return await live.granted()
             except PoolFull as full:
-                await _stops_within(live, min(REQUEUE_S, full.retry_after_s))
-            except PoolClosed:
-                return False
+                await self._pause(live, min(REQUEUE_S, full.retry_after_s))
         return False
 
-
-async def _stops_within(live: LiveAgent, seconds: float) -> bool:
-    """Wait, but no longer than until somebody wants the agent ended; whether somebody does."""
-    try:
-        async with asyncio.timeout(seconds):
-            await live.stopping.wait()
-    except TimeoutError:
-        return False
-    return True
+    async def _pause(self, live: LiveAgent, seconds: float) -> None:
+        """Wait, but no longer than until the agent is to end. Raises PoolClosed when the sidecar stops."""
+        wishes = {asyncio.create_task(event.wait()) for event in (live.stopping, self._closing)}
+        try:
+            await asyncio.wait(wishes, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in wishes:
+                task.cancel()
+            await asyncio.gather(*wishes, return_exceptions=True)
+        if self._closing.is_set() and not live.stopping.is_set():
+            raise PoolClosed

@@ -69,6 +69,8 @@ class Recovery:
 
     async def _end_lost(self, record: AgentRecord, found: Settled | None) -> None:
         live = self._live(record)
+        if record.status == AgentState.STOPPING:
+            live.ask_to_stop("killed", 0.0)  # Somebody wanted it ended: it is not started again.
         self._registry.live[record.agent_id] = live
         page = await self._results.query_results(record.project_id, ResultQuery(agent_id=record.agent_id, limit=1))
         for result in page.results:

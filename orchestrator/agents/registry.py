@@ -70,7 +70,8 @@ class LiveAgent:
     def ask_to_stop(self, reason: str, grace_s: float | None) -> None:
         """Note that somebody wants it ended; a later wish may only shorten the grace."""
         self.stop_reason = self.stop_reason or reason
-        self.stop_grace_s = grace_s
+        if self.stop_grace_s is None or (grace_s is not None and grace_s < self.stop_grace_s):
+            self.stop_grace_s = grace_s
         self.stopping.set()
 
     async def granted(self) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
 
 from agentpool.base import OutputChunk, Pool
-from agentpool.errors import PoolClosed, PoolFull, UnknownAgent
+from agentpool.errors import IllegalTransition, PoolClosed, PoolFull, UnknownAgent
 from agentpool.messages import AgentExited
 from agentpool.runtimes import runtime_names
 from agentpool.states import AgentState, Outcome, is_final
@@ -24,7 +24,15 @@ from orchestrator.agents.registry import AgentRegistry, LiveAgent
 from orchestrator.agents.restarts import POLICIES
 from orchestrator.agents.view import full_view, short_view
 from orchestrator.clock import Clock
-from orchestrator.errors import AgentNotRunning, BadRequest, NoSuchAgent, PoolSaturated, SidecarError, SpawnFailed
+from orchestrator.errors import (
+    AgentNotRunning,
+    BadRequest,
+    NoSuchAgent,
+    PoolSaturated,
+    SidecarError,
+    SpawnFailed,
+    StorageWriteFailed,
+)
 from orchestrator.identifiers import check_identifier, new_id
 from orchestrator.metrics import Metrics
 from orchestrator.models import JSON, AgentPage, AgentQuery, AgentRecord, ResultDraft, SpawnRequest
@@ -40,6 +48,9 @@ from orchestrator.workspaces import KINDS
 MAX_OUTPUT_READ = 1 << 20
 #: Seconds after which a follower looks again though nothing woke it.
 FOLLOW_POLL_S = 1.0
+#: Seconds that the last facts have to become durable when the sidecar stops.
+STOP_WAIT_S = 5.0
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
@@ -72,7 +83,7 @@ class AgentService:
         self._metrics = metrics
         self._clock = clock
         self._agents_dir = agents_dir
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def spawn(self, request: SpawnRequest, *, agent_id: str | None = None) -> Spawned:
         """Accept an agent; with a slot free it returns when the process runs, else when it is queued.
@@ -97,15 +108,25 @@ class AgentService:
         )
         live = LiveAgent(record, profile)
         self._enqueue(live)
+        # Shielded: a client that goes away must leave neither a half-started agent nor one that nobody starts.
+        return await asyncio.shield(self._keep(self._accept(live), live))
+
+    async def _accept(self, live: LiveAgent) -> Spawned:
+        """Make an agent durable and known, then start it; when storage refuses, nothing of it is left."""
+        adding = asyncio.create_task(self._registry.add(live))
+        # Both go into the log together; the event waits for storage, so it must not outlive a refusal.
+        telling = asyncio.create_task(
+            self._lives.announce(supervisor_event("agent_spawned", live.record, key="spawned"), live.record)
+        )
         try:
-            await asyncio.gather(
-                self._registry.add(live),
-                self._lives.announce(supervisor_event("agent_spawned", record, key="spawned"), record),
-            )
+            await adding
         except BaseException:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
             assert live.ticket is not None
             live.ticket.release()
             raise
+        await telling
         self._metrics.agents_spawned.inc()
         return await self._start(live)
 
@@ -139,8 +160,7 @@ class AgentService:
         if live.ticket.position > 0:
             self._keep(self._start_when_granted(live), live)
             return Spawned(record=live.record, token=live.token, context_injected=False, queued=True)
-        # Shielded: a client that goes away must not leave a half-started agent.
-        await asyncio.shield(self._keep(self._begin(live), live))
+        await self._begin(live)
         if is_final(AgentState(live.record.status)) and live.record.process_id is None:
             raise SpawnFailed(
                 live.record.error or "it could not be started", details={"agent_id": live.record.agent_id}
@@ -162,24 +182,25 @@ class AgentService:
 
     async def _start_when_granted(self, live: LiveAgent) -> None:
         try:
-            granted = await live.granted()
+            granted = await (live.granted() if live.ticket is not None else self._lives.requeue(live))
         except PoolClosed:
             return  # still queued in storage: the next sidecar takes it up again
         if not granted:
             await self._lives.end_unstarted(live, Outcome.KILLED, "it was ended while it waited in the queue")
             return
+        live.token = ""  # The token of the spawn's answer may be old by now: the process gets one of its own.
         try:
             await self._begin(live)
         except SidecarError as failure:
             log.warning("queued_agent_failed", agent_id=live.record.agent_id, code=failure.code, slug=failure.slug)
 
-    def _keep(self, work: Coroutine[Any, Any, None], live: LiveAgent) -> asyncio.Task[None]:
+    def _keep(self, work: Coroutine[Any, Any, T], live: LiveAgent) -> asyncio.Task[T]:
         task = asyncio.create_task(work, name=f"agent {live.record.agent_id}")
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
             return
@@ -188,9 +209,8 @@ class AgentService:
             log.error("agent_task_failed", task=task.get_name(), exc_info=error)
 
     def resume_queued(self, live: LiveAgent) -> None:
-        """Take up an agent that an earlier sidecar had accepted."""
+        """Take up an agent that an earlier sidecar had accepted; it waits even where the queue has become shorter."""
         self._registry.live[live.record.agent_id] = live
-        self._enqueue(live)
         self._keep(self._start_when_granted(live), live)
 
     def conclude_lost(self, live: LiveAgent, exited: AgentExited) -> None:
@@ -238,12 +258,22 @@ class AgentService:
         if live is None:
             return await self.get(record.project_id, record.agent_id)
         live.ask_to_stop("killed", 0.0 if force else timeout_s)
-        if live.record.status == AgentState.RUNNING:
-            await self._registry.update(live, status=AgentState.STOPPING.value)
-        if live.record.process_id is not None:
-            await self._lives.stop_process(live)
+        # Shielded: the wish is noted, so it is carried out though the one who had it goes away.
+        await asyncio.shield(self._keep(self._stop_attempt(live), live))
         await live.ended.wait()
         return live.record
+
+    async def _stop_attempt(self, live: LiveAgent) -> None:
+        if live.record.status == AgentState.RUNNING:
+            try:
+                await self._registry.update(live, status=AgentState.STOPPING.value)
+            except IllegalTransition:
+                log.debug("agent_already_ended", agent_id=live.record.agent_id)
+            except StorageWriteFailed as refused:
+                # A full disk must not keep anything alive; the end itself waits until it can be stored.
+                log.warning("stopping_not_stored", agent_id=live.record.agent_id, reason=refused.message)
+        if live.record.process_id is not None:
+            await self._lives.stop_process(live)
 
     async def wait_ended(self, project_id: str, agent_id: str) -> AgentRecord:
         """Wait for an agent's final status."""
@@ -313,9 +343,12 @@ class AgentService:
 
     async def stop(self) -> None:
         """Wait for what the last facts set off, then end the rest (queued agents stay queued in storage)."""
-        pending = [task for task in self._tasks if not task.done()]
-        if pending:
-            _, late = await asyncio.wait(pending, timeout=5.0)
+        try:
+            async with asyncio.timeout(STOP_WAIT_S):
+                while self._tasks:  # one that ends may have begun another
+                    await asyncio.wait(self._tasks)
+        except TimeoutError:
+            late = list(self._tasks)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
