@@ -49,9 +49,7 @@ class Workspaces:
         if path.is_dir():
             return str(path)
         make_private_directory(self._worktrees_dir)
-        issue = re.sub(r"[^A-Za-z0-9-]+", "-", record.issue_id)
-        branch = f"sidecar/{issue}/{record.agent_id}"
-        done = _git(project.path, "worktree", "add", "--quiet", "-b", branch, str(path), "HEAD")
+        done = _git(project.path, "worktree", "add", "--quiet", "-b", branch_of(record), str(path), "HEAD")
         if done.returncode:
             shutil.rmtree(path, ignore_errors=True)
             _git(project.path, "worktree", "prune")
@@ -64,9 +62,17 @@ class Workspaces:
         return str(path)
 
     async def discard(self, kind: str, project: Project, record: AgentRecord) -> None:
-        """Remove what a failed start made; work that an agent has done is never removed here."""
-        if kind == "worktree" and record.workspace_path:
-            await asyncio.to_thread(_git, project.path, "worktree", "remove", "--force", record.workspace_path)
+        """Remove what a first start that failed made; git refuses where a worktree or its branch holds work."""
+        path = self._worktrees_dir / record.agent_id
+        if kind == "worktree" and await asyncio.to_thread(path.is_dir):
+            await asyncio.to_thread(_git, project.path, "worktree", "remove", str(path))
+            await asyncio.to_thread(_git, project.path, "branch", "--quiet", "-d", branch_of(record))
+
+
+def branch_of(record: AgentRecord) -> str:
+    """The branch of an agent's worktree."""
+    issue = re.sub(r"[^A-Za-z0-9-]+", "-", record.issue_id)
+    return f"sidecar/{issue}/{record.agent_id}"
 
 
 def _git(directory: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,261 @@
+"""What goes wrong between two steps of an agent's life: callers that go away, storage that refuses, restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from structlog.testing import capture_logs
+
+from orchestrator.errors import SpawnFailed, StorageWriteFailed
+from orchestrator.identifiers import new_id
+from orchestrator.models import AgentQuery, AgentRecord
+from orchestrator.supervisor import Supervisor
+from tests.support.supervisors import (
+    PATIENCE_S,
+    PROJECT,
+    RecordingMinter,
+    ended,
+    event_types,
+    python_agent,
+    request,
+    running_supervisor,
+    settings,
+)
+
+
+class Gate:
+    """Holds back or refuses the agents' records of chosen statuses on their way to storage."""
+
+    def __init__(self, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, *statuses: str) -> None:
+        self.reached = asyncio.Event()
+        self.opened = asyncio.Event()
+        self.is_refusing = False
+        self._statuses = statuses
+        self._put: Callable[[AgentRecord], Any] = supervisor.storage.put_agent
+        monkeypatch.setattr(supervisor.storage, "put_agent", self.put)
+
+    async def put(self, record: AgentRecord) -> None:
+        """Stand in for ``put_agent``."""
+        if record.status in self._statuses and not self.opened.is_set():
+            self.reached.set()
+            if self.is_refusing:
+                raise StorageWriteFailed("the disk is full")
+            await self.opened.wait()
+        await self._put(record)
+
+
+async def cancelled(task: asyncio.Task[Any]) -> None:
+    """Do to a task what a client that goes away does."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def the_only_agent(supervisor: Supervisor) -> AgentRecord:
+    """The one agent that the project knows."""
+    page = await supervisor.agents.query(PROJECT, AgentQuery())
+    assert len(page.agents) == 1
+    return page.agents[0]
+
+
+async def test_a_client_that_goes_away_while_its_spawn_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client hung up during a spawn: the agent stayed queued for ever and its slot was gone."""
+    async with running_supervisor(tmp_path, settings(max_running=1)) as supervisor:
+        gate = Gate(supervisor, monkeypatch, "queued")
+        spawning = asyncio.create_task(supervisor.agents.spawn(request("/bin/echo", "hello")))
+        await gate.reached.wait()
+        await cancelled(spawning)
+        gate.opened.set()
+        second = await supervisor.agents.spawn(request("/bin/echo", "second"))
+        assert (await ended(supervisor, second.record.agent_id)).status == "completed"
+        page = await supervisor.agents.query(PROJECT, AgentQuery())
+        assert [record.status for record in page.agents] == ["completed", "completed"]
+
+
+async def test_a_refused_spawn_tells_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Storage refused an agent; agent_spawned of this agent that never was came when storage was back."""
+    async with running_supervisor(tmp_path, settings(max_running=1)) as supervisor:
+
+        async def refuse(*_: object, **__: object) -> None:
+            raise StorageWriteFailed("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(supervisor.storage, "put_agent", refuse)
+            patch.setattr(supervisor.bus, "publish", refuse)
+            with pytest.raises(StorageWriteFailed):
+                await supervisor.agents.spawn(request("/bin/echo", "never"))
+            telling = [task for task in asyncio.all_tasks() if "announce" in repr(task.get_coro())]
+            assert telling == []
+        spawned = await supervisor.agents.spawn(request("/bin/echo", "hello"))
+        assert not spawned.queued
+        assert (await ended(supervisor, spawned.record.agent_id)).status == "completed"
+
+
+async def test_an_end_is_carried_out_though_its_caller_goes_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client hung up during DELETE: the agent was marked to stop, but nobody stopped it."""
+    async with running_supervisor(tmp_path) as supervisor:
+        spawned = await supervisor.agents.spawn(request("/bin/sleep", "600"))
+        gate = Gate(supervisor, monkeypatch, "stopping")
+        ending = asyncio.create_task(supervisor.agents.terminate(spawned.record))
+        await gate.reached.wait()
+        await cancelled(ending)
+        gate.opened.set()
+        assert (await ended(supervisor, spawned.record.agent_id)).status == "killed"
+
+
+async def test_a_full_disk_keeps_no_agent_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DELETE failed on a full disk and left the process running."""
+    async with running_supervisor(tmp_path) as supervisor:
+        spawned = await supervisor.agents.spawn(request("/bin/sleep", "600"))
+        process = psutil.Process(spawned.record.process_id)
+        gate = Gate(supervisor, monkeypatch, "stopping", "killed")
+        gate.is_refusing = True
+        ending = asyncio.create_task(supervisor.agents.terminate(spawned.record))
+        await asyncio.to_thread(process.wait, PATIENCE_S)
+        assert not ending.done()
+        gate.opened.set()
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await ending).status == "killed"
+
+
+async def test_an_end_asked_for_while_the_agent_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DELETE in the moment of an agent's own end was an internal error (completed -> stopping)."""
+    async with running_supervisor(tmp_path) as supervisor:
+        gate = Gate(supervisor, monkeypatch, "completed")
+        spawned = await supervisor.agents.spawn(request("/bin/echo", "hello"))
+        await gate.reached.wait()
+        live = supervisor.registry.live[spawned.record.agent_id]
+        ending = asyncio.create_task(supervisor.agents.terminate(live.record))
+        await asyncio.wait_for(live.stopping.wait(), PATIENCE_S)
+        while not live.lock.locked():
+            await asyncio.sleep(0)
+        for _ in range(5):  # the shielded step gets to the lock, which the ending holds
+            await asyncio.sleep(0)
+        gate.opened.set()
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await ending).status == "completed"
+
+
+class CountingMinter(RecordingMinter):
+    """Makes every token another one."""
+
+    def mint(self, agent_id: str, agent_type: str, project_id: str, permissions: tuple[str, ...], ttl_s: float) -> str:
+        super().mint(agent_id, agent_type, project_id, permissions, ttl_s)
+        return f"token-{len(self.minted)}"
+
+
+async def test_each_attempt_has_a_token_of_its_own(tmp_path: Path) -> None:
+    """An attempt got the token that the one before had refreshed, and which was thereby revoked."""
+    async with running_supervisor(tmp_path, minter=CountingMinter()) as supervisor:
+        code = "import os, sys; t = os.environ['JWT_TOKEN']; print(t); sys.exit(t == 'token-1')"
+        spawned = await supervisor.agents.spawn(python_agent(code, restart="on-failure", runtime="text"))
+        record = await ended(supervisor, spawned.record.agent_id)
+        assert (record.status, record.attempt) == ("completed", 2)
+        result = await supervisor.results.get(PROJECT, record.result_id or "")
+        assert result.result["output"] == "token-2\n"
+
+
+async def test_a_restart_that_fails_keeps_what_was_said(tmp_path: Path) -> None:
+    """A command that vanished before its restart took the output of the earlier attempt with it."""
+    script = tmp_path / "agent.sh"
+    script.write_text('#!/bin/sh\necho last words\nrm -- "$0"\nexit 3\n')
+    script.chmod(0o700)
+    async with running_supervisor(tmp_path) as supervisor:
+        spawned = await supervisor.agents.spawn(request(str(script), restart="on-failure"))
+        record = await ended(supervisor, spawned.record.agent_id)
+        assert (record.status, record.attempt) == ("failed", 2)
+        chunk = await supervisor.agents.output(record, "stdout", 0, 100)
+        assert chunk.data == b"last words\n"
+
+
+async def test_an_error_that_nobody_foresaw_ends_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unexpected error while an end was told left the agent running for ever, and DELETE hung."""
+    async with running_supervisor(tmp_path) as supervisor:
+
+        async def fail(*_: object, **__: object) -> None:
+            raise RuntimeError("nobody foresaw this")
+
+        monkeypatch.setattr(supervisor.results, "store", fail)
+        with capture_logs() as logged:
+            spawned = await supervisor.agents.spawn(request("/bin/echo", "hello"))
+            record = await ended(supervisor, spawned.record.agent_id)
+        assert "agent_life_failed" in [entry["event"] for entry in logged]
+        assert record.status == "failed"
+        assert "log says why" in (record.error or "")
+        assert (await event_types(supervisor, record.agent_id))[-1] == "agent_failed"
+
+
+async def test_a_stop_during_the_backoff_leaves_the_restart_to_the_next_sidecar(tmp_path: Path) -> None:
+    """An agent that waited for its restart when the sidecar stopped was recorded as killed by somebody."""
+    mark = tmp_path / "mark"
+    code = f"import pathlib, sys; m = pathlib.Path({str(mark)!r}); e = m.exists(); m.touch(); sys.exit(not e)"
+    async with running_supervisor(tmp_path) as supervisor:
+        spawned = await supervisor.agents.spawn(python_agent(code, restart="on-failure"))
+        live = supervisor.registry.live[spawned.record.agent_id]
+        async with asyncio.timeout(PATIENCE_S):
+            while live.record.status != "queued":
+                await asyncio.sleep(0.01)
+    async with running_supervisor(tmp_path) as supervisor:
+        record = await ended(supervisor, spawned.record.agent_id)
+        assert (record.status, record.attempt) == ("completed", 2)
+
+
+async def test_what_was_being_ended_is_not_started_again(tmp_path: Path) -> None:
+    """An agent under DELETE when its sidecar was killed came back to life with the next one."""
+    agent_id = new_id("agt")
+    async with running_supervisor(tmp_path) as supervisor:
+        record = AgentRecord(
+            agent_id=agent_id,
+            agent_type="python-specialist",
+            issue_id="issue-1",
+            project_id=PROJECT,
+            status="stopping",
+            request=request("/bin/sleep", "600", restart="always"),
+            created_at=1.0,
+            updated_at=1.0,
+            attempt=1,
+            nonce="0123456789abcdef0123456789abcdef",
+        )
+        await supervisor.storage.put_agent(record)
+    async with running_supervisor(tmp_path) as supervisor:
+        settled = await ended(supervisor, agent_id)
+        assert (settled.attempt, settled.status in ("failed", "killed")) == (1, True)
+
+
+async def test_accepted_agents_survive_a_shorter_queue(tmp_path: Path) -> None:
+    """A sidecar configured with a shorter queue than the one before did not start at all."""
+    async with running_supervisor(tmp_path, settings(max_running=1, queue_size=3)) as supervisor:
+        await supervisor.agents.spawn(request("/bin/sleep", "600"))
+        waiting = [await supervisor.agents.spawn(request("/bin/echo", str(number))) for number in range(3)]
+    async with running_supervisor(tmp_path, settings(max_running=1, queue_size=1)) as supervisor:
+        for spawned in waiting:
+            assert (await ended(supervisor, spawned.record.agent_id)).status == "completed"
+
+
+async def test_a_failed_start_leaves_no_worktree(tmp_path: Path) -> None:
+    """A command that could not be started left its worktree and its branch in the user's repository."""
+    project = tmp_path / "project"
+    project.mkdir()
+    git = ["git", "-C", str(project), "-c", "user.name=t", "-c", "user.email=t@localhost"]
+    for arguments in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        await asyncio.to_thread(subprocess.run, [*git, *arguments], check=True)
+    async with running_supervisor(tmp_path) as supervisor:
+        with pytest.raises(SpawnFailed):
+            await supervisor.agents.spawn(request("./missing", workspace="worktree"))
+        record = await the_only_agent(supervisor)
+        assert not (tmp_path / "storage" / "worktrees" / record.agent_id).exists()
+        left = await asyncio.to_thread(
+            subprocess.run, [*git, "branch", "--list", "sidecar/*"], check=True, capture_output=True
+        )
+        assert left.stdout == b""
