@@ -2,57 +2,46 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.disks import NoSmallDisk, small_disk
 from tests.support.processes import assert_no_survivors
 from tests.support.repo import sample_repository
 from tests.support.server import Server
-from tests.support.storm import Clients, Faults, all_pages, end_all, unmount
+from tests.support.storm import Clients, Faults, all_pages, end_all
 
 #: A storm of one round is for CI; ten rounds (``tox -e chaos``) make two minutes.
 FIRST_ROUND_S = 12.0
 FURTHER_ROUND_S = 12.0
 LONGEST_S = 120.0
-DISK_BYTES = 96 << 20
+DISK_BYTES = 256 << 20
 
 END_TYPES = "agent_completed,agent_failed,agent_killed"
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path | None]:
+def own_disk(tmp_path: Path) -> Iterator[Path | None]:
     """The storage directory as a small file system of its own; None, with the reason, where that cannot be had."""
-    path = tmp_path / "storage"
-    path.mkdir(mode=0o700)
-    if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        print("the disk stays large: only root of Linux may mount a tmpfs")
-        yield None
-        return
-    options = f"size={DISK_BYTES},mode=700"
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        print(f"the disk stays large: {done.stderr.strip()}")
-        yield None
-        return
-    try:
-        yield path
-    finally:
-        unmount(path)
+    with ExitStack() as stack:
+        try:
+            disk = stack.enter_context(small_disk(tmp_path / "storage", DISK_BYTES))
+        except NoSmallDisk as reason:
+            print(f"the disk stays large: {reason}")
+            yield None
+        else:
+            yield disk
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(420)
 def test_a_storm_loses_nothing_and_leaves_nothing(
-    tmp_path: Path, small_disk: Path | None, issue: str, chaos_seed: int, chaos_rounds: int
+    tmp_path: Path, own_disk: Path | None, issue: str, chaos_seed: int, chaos_rounds: int
 ) -> None:
     """Faults that are survived one by one may still be deadly together."""
     storage, starts = tmp_path / "storage", tmp_path / "starts"
@@ -61,7 +50,7 @@ def test_a_storm_loses_nothing_and_leaves_nothing(
     environment = {"ORCHESTRATOR_RATE_LIMITS": "off"}
     with Server(storage, {"sample": sample_repository(tmp_path / "sample")}, environment=environment) as server:
         clients = Clients(lambda: server.url, server.token(), issue, starts, chaos_seed)
-        faults = Faults(server, chaos_seed, small_disk)
+        faults = Faults(server, chaos_seed, own_disk)
         clients.start()
         try:
             faults.rage(seconds)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ import httpx
 import psutil
 
 from tests.support.agents import say_result, shell
+from tests.support.disks import fill
 from tests.support.http import Api
 from tests.support.processes import processes_with
 from tests.support.server import Server
@@ -27,8 +27,8 @@ SCRIPTS = (
     say_result(),
     "exit 3",
     "sleep 0.5; " + say_result(),
-    "head -c 400000 /dev/urandom | base64; " + say_result(),
-    "head -c 2000000 /dev/zero",
+    "head -c 100000 /dev/urandom | base64; " + say_result(),
+    "head -c 300000 /dev/zero",
     "sleep 300 & sleep 300",
     "trap '' TERM; setsid sleep 300 & while :; do sleep 1; done",
     "(setsid sleep 300 &) ; " + say_result(),
@@ -177,13 +177,7 @@ class Faults:
     def fill_disk(self) -> None:
         """Take all the room that the storage has, for a moment; a kill may come upon the full disk too."""
         assert self._disk is not None
-        filler = self._disk / "filler"
-        with filler.open("wb", buffering=0) as file:
-            try:
-                while file.write(bytes(1 << 16)):
-                    pass
-            except OSError:
-                pass
+        filler = fill(self._disk)
         time.sleep(self._dice.uniform(0.2, 1.0))
         is_killed = self._dice.random() < 0.3
         if is_killed:
@@ -227,8 +221,3 @@ def end_all(server: Server, issue: str) -> list[Any]:
         return None if alive else records
 
     return until(rest, timeout_s=90, what="all agents end") or []
-
-
-def unmount(path: Path) -> None:
-    """Take a file system of the test's away again, whatever still holds it."""
-    subprocess.run(["umount", "-l", str(path)], check=False)
