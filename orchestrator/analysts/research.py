@@ -244,7 +244,8 @@ class Researcher:
             return
         commits = len(report.artifacts.get("related_commits", []))
         report.summary = (
-            f"{plural(report.metrics.get('files_with_terms', 0), 'file')} mention the task's terms; most of all "
+            f"{plural(report.metrics.get('files_with_terms', 0), 'file mentions', 'files mention')} "
+            f"the task's terms; most of all "
             f"{', '.join(hit.path for hit in self._hits[:3])}; {plural(commits, 'related commit')}."
         )
         report.next_steps.extend(f"Read {hit.path}:{hit.line}" for hit in self._hits[:3])
