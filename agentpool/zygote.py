@@ -123,18 +123,21 @@ class Zygote:
                 self._fds.extend(fds)
         if not data:
             return False
-        for payload in self._frames.feed(data):
-            order = self._decoder.decode(payload)
+        # All are read before the first fork: after each one, every page that is written to must be copied again.
+        orders = [self._decoder.decode(payload) for payload in self._frames.feed(data)]
+        answers = []
+        for order in orders:
             if isinstance(order, Fork):
-                self._fork(order)
+                answers.append(self._fork(order))
             elif order.pid in self._children:
                 try:
                     os.killpg(order.pid, order.number)
                 except (ProcessLookupError, PermissionError):
                     pass
+        self._answer(answers)
         return True
 
-    def _fork(self, order: Fork) -> None:
+    def _fork(self, order: Fork) -> Answer:
         if len(self._fds) < FDS_PER_FORK:
             raise ProtocolViolation("a fork was ordered without its descriptors")
         stdio, self._fds = self._fds[:FDS_PER_FORK], self._fds[FDS_PER_FORK:]
@@ -142,8 +145,7 @@ class Zygote:
         try:
             pid = os.fork()
         except OSError as error:
-            self._answer(ForkFailed(key=order.key, errno=error.errno or 0))
-            return
+            return ForkFailed(key=order.key, errno=error.errno or 0)
         else:
             if pid == 0:
                 self._become(order, stdio, parent)
@@ -151,7 +153,7 @@ class Zygote:
             for fd in stdio:
                 os.close(fd)
         self._children.add(pid)
-        self._answer(Forked(key=order.key, pid=pid))
+        return Forked(key=order.key, pid=pid)
 
     def _become(self, order: Fork, stdio: list[int], parent: int) -> None:
         status = 1
@@ -172,10 +174,11 @@ class Zygote:
             finish(status)
 
     def _reap(self) -> None:
+        answers: list[Answer] = []
         while self._children:
             pid = next_exited()
             if pid is None:
-                return
+                break
             if pid:
                 try:
                     os.killpg(pid, signal.SIGTERM)  # the zombie still holds the number
@@ -183,10 +186,10 @@ class Zygote:
                     pass
             pid, status, usage = os.wait4(pid or -1, 0 if pid else os.WNOHANG)
             if pid == 0:
-                return
+                break
             self._children.discard(pid)
             code = os.waitstatus_to_exitcode(status)
-            self._answer(
+            answers.append(
                 Left(
                     pid=pid,
                     exit_code=code if code >= 0 else None,
@@ -195,9 +198,11 @@ class Zygote:
                     max_rss_bytes=max_rss_bytes(usage.ru_maxrss),
                 )
             )
+        self._answer(answers)
 
-    def _answer(self, answer: Answer) -> None:
-        self._sock.sendall(encode_frame(self._encoder.encode(answer)))
+    def _answer(self, answers: list[Answer]) -> None:
+        if answers:
+            self._sock.sendall(b"".join(encode_frame(self._encoder.encode(answer)) for answer in answers))
 
     @staticmethod
     def _clear(fd: int) -> None:

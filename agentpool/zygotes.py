@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import itertools
 import os
 import re
 import signal
@@ -22,6 +23,10 @@ from agentpool.zygote import SOCKET_FD, Answer, Fork, Forked, ForkFailed, Left, 
 
 if TYPE_CHECKING:
     from agentpool.attempt import Attempt
+
+#: Orders sent in one message, with their descriptors (the kernel takes 253): the zygote forks them in one go,
+#: which copies fewer pages, and the first of them waits no longer than a few milliseconds for its answer.
+ORDERS_AT_ONCE = 16
 
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", re.ASCII)
 BOOT = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from agentpool.zygote import main; main(sys.argv[2:])"
@@ -50,6 +55,7 @@ class ZygoteLink:
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder[Any](Answer)
         self._next_key = 0
+        self._is_flushing = False
         self.is_lost = False
         self._sock, theirs = socket.socketpair()
         try:
@@ -110,24 +116,34 @@ class ZygoteLink:
                 os.close(fd)
             return
         self._outgoing.append((memoryview(encode_frame(self._encoder.encode(order))), fds))
-        self._flush()
+        if not self._is_flushing:
+            self._is_flushing = True
+            self._reactor.later(0.0, self._flush)  # at the end of this turn: what came together goes together
 
     def _flush(self) -> None:
+        self._is_flushing = False
+        if self.is_lost:
+            return
         while self._outgoing:
-            data, fds = self._outgoing[0]
+            orders = list(itertools.islice(self._outgoing, ORDERS_AT_ONCE))
+            fds = [fd for _, theirs in orders for fd in theirs]
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
             try:
-                written = self._sock.sendmsg([data], ancillary)
+                written = self._sock.sendmsg([data for data, _ in orders], ancillary)
             except BlockingIOError:
                 break
             except OSError:
                 break  # the end of the stream will be read
             for fd in fds:
                 os.close(fd)
-            if written < len(data):
-                self._outgoing[0] = (data[written:], ())
-            else:
+            # The descriptors of all went with the first byte.
+            rest: list[tuple[memoryview, tuple[int, ...]]] = []
+            for data, _ in orders:
                 self._outgoing.popleft()
+                if written < len(data):
+                    rest.append((data[written:], ()))
+                written = max(0, written - len(data))
+            self._outgoing.extendleft(reversed(rest))
         events = READ | WRITE if self._outgoing else READ
         self._reactor.watch(self._sock.fileno(), events, self._on_ready)
 
