@@ -1,7 +1,7 @@
 """The warm parent: a lean single-threaded process that forks Python agents with their modules loaded.
 
 It has its own address space, made by exec, so no agent finds another's token in its memory; it starts with
-an environment of its own and drops it in each child. It is told what to fork over a socket and reports
+an environment of its own and drops it before the first fork. It is told what to fork over a socket and reports
 each exit; when the socket closes, it ends, and the kernel kills its children (PDEATHSIG).
 """
 
@@ -162,8 +162,8 @@ class Zygote:
                 os.dup2(fd, number)
             os.closerange(3, 1 << 30 if IS_LINUX else 4096)
             become_agent(order.cwd, order.rlimits, order.nice, order.entrance, self._flags, parent)
-            os.environ.clear()
-            os.environ.update(order.env)
+            for name, value in order.env.items():  # update() asks for the type of its argument: 0.2 ms of copied pages
+                os.environ[name] = value
             sys.argv = [order.target]
             sys.path.insert(0, order.cwd)
             gc.enable()
@@ -246,6 +246,7 @@ def main(preload: list[str]) -> None:
             importlib.import_module(name)
         except Exception as error:  # noqa: BLE001 - a module may raise anything; its agents will show it again
             sys.stderr.write(f"zygote: preload of {name} failed: {error!r}\n")
+    os.environ.clear()  # what an agent gets is what its order says, and nothing else
     sock = socket.socket(fileno=SOCKET_FD)
     gc.collect()
     gc.disable()

@@ -194,12 +194,17 @@ async def row_start(driver: Driver, agents: int, rounds: int) -> dict[str, Any]:
 
 
 async def row_python(driver: Driver, agents: int, rounds: int) -> dict[str, Any]:
-    """Warm Python agents: fork, run, result seen."""
-    (driver.place / "warm.py").write_text(WARM_AGENT, encoding="utf-8")
-    pairs: dict[str, list[float]] = {"pool": [], "fork": [], "interpreters": []}
-    await driver.run(driver.specs(4, ("warm:main",), "python"))
+    """Warm Python agents: fork, run, result seen; with a module that is preloaded, and with one that each imports."""
+    work = driver.place / "work"
+    work.mkdir()
+    (work / "imported_agent.py").write_text(WARM_AGENT, encoding="utf-8")
+    pairs: dict[str, list[float]] = {"pool": [], "fork": [], "importing": [], "interpreters": []}
+    targets = {"pool": "warm_agent:main", "importing": "imported_agent:main"}
+    for target in targets.values():
+        await driver.run(driver.specs(4, (target,), "python", workspace=str(work)))
     for _ in range(rounds):
-        pairs["pool"].append(await driver.run(driver.specs(agents, ("warm:main",), "python")))
+        for name, target in targets.items():
+            pairs[name].append(await driver.run(driver.specs(agents, (target,), "python", workspace=str(work))))
         pairs["fork"].append(await asyncio.to_thread(bare_forks, agents))
         pairs["interpreters"].append(await asyncio.to_thread(interpreter_starts, agents))
     return compare(pairs, "pool", "fork", 2.0)
@@ -294,7 +299,8 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         "many": lambda driver: row_many(driver, options.agents, options.sequence),
     }
     wanted = options.only or list(rows)
-    return {name: await with_pool(rows[name], warm_python=name == "python") for name in wanted}
+    warm = {"python": {"warm_python": True, "preload": ("warm_agent",)}}
+    return {name: await with_pool(rows[name], **warm.get(name, {})) for name in wanted}
 
 
 def machine() -> dict[str, Any]:
