@@ -61,7 +61,10 @@ def get(
       orchestrator context get bug-17 security-auditor --explain
       orchestrator context get bug-17 code-reviewer --format json > context.json
     """
-    _show(session, issue_id, agent_type, task, max_bytes, refresh, explain)
+    if explain:
+        _explain(session, issue_id, agent_type, task, max_bytes, refresh)
+    else:
+        _show(session, issue_id, agent_type, task, max_bytes, refresh)
 
 
 @context.command()
@@ -77,17 +80,46 @@ def refresh(session: Session, issue_id: str, agent_type: str, task: str | None) 
     Examples:
       orchestrator context refresh bug-17 python-specialist
     """
-    _show(session, issue_id, agent_type, task, None, True, False)
+    _show(session, issue_id, agent_type, task, None, True)
+
+
+def _explain(
+    session: Session, issue_id: str, agent_type: str, task: str | None, max_bytes: int | None, is_fresh: bool
+) -> None:
+    """A table of the files with their scores and signals, and of what was left out and why."""
+    text = read_text(task, "--task") if task is not None else None
+    document = dict(
+        session.client.explain_context(
+            issue_id, agent_type, task=text, max_bytes=max_bytes, refresh=True if is_fresh else None
+        )
+    )
+    if session.out.format not in ("table", "csv"):
+        session.out.document(document)
+        return
+    session.out.rows(document["files"], EXPLAINED_COLUMNS, nothing="no files")
+    if session.out.format == "table" and document["omitted"]:
+        session.out.text("\nLeft out:")
+        session.out.rows(document["omitted"], (Column("Path", "path"), Column("Reason", "reason")))
+
+
+def _signals(row: Mapping[str, Any]) -> str:
+    """The shares of the score, largest first."""
+    shares = sorted(row["signals"].items(), key=lambda item: -item[1])
+    return " ".join(f"{name}={share:.2f}" for name, share in shares if share >= 0.005)
+
+
+EXPLAINED_COLUMNS = (
+    Column("Path", "path"),
+    Column("Score", "score"),
+    Column("Bytes", "bytes"),
+    Column("Of", "size"),
+    Column("Reason", "reason"),
+    Column("Signals", _signals),
+)
 
 
 def _show(
-    session: Session,
-    issue_id: str,
-    agent_type: str,
-    task: str | None,
-    max_bytes: int | None,
-    is_fresh: bool,
-    is_explained: bool,
+    session: Session, issue_id: str, agent_type: str, task: str | None, max_bytes: int | None, is_fresh: bool
 ) -> None:
     text = read_text(task, "--task") if task is not None else None
     document = session.client.context(
@@ -98,7 +130,7 @@ def _show(
         return
     session.out.document(document, render=lambda console: _render_facts(console, dict(document)))
     if session.out.format == "table":
-        _show_files(session, dict(document), is_explained)
+        _show_files(session, dict(document))
 
 
 def _render_facts(console: Console, document: dict[str, Any]) -> None:
@@ -124,15 +156,12 @@ def _render_facts(console: Console, document: dict[str, Any]) -> None:
         console.print(Text(f"{name:<8} {value}"))
 
 
-def _show_files(session: Session, document: dict[str, Any], is_explained: bool) -> None:
+def _show_files(session: Session, document: dict[str, Any]) -> None:
     files = document["context"].get("relevant_files") or []
     session.out.text("")
-    session.out.rows(files if is_explained else files[:20], FILE_COLUMNS, nothing="no files")
-    if not is_explained and len(files) > 20:
+    session.out.rows(files[:20], FILE_COLUMNS, nothing="no files")
+    if len(files) > 20:
         session.out.note(f"and {len(files) - 20} more (--explain lists all)")
-    if is_explained and document.get("omitted"):
-        session.out.text("\nLeft out:")
-        session.out.rows(document["omitted"], (Column("Path", "path"), Column("Reason", "reason")))
 
 
 @context.command()

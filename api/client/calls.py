@@ -63,7 +63,26 @@ def context(
     project_id: str | None = None,
 ) -> Request[types.Context]:
     """What a role needs of the project for a task."""
-    path = path_of("api", "context", issue_id, agent_type)
+    return _of_task(path_of("api", "context", issue_id, agent_type), task, max_bytes, refresh, project_id)
+
+
+def explain_context(
+    issue_id: str,
+    agent_type: str,
+    *,
+    task: str | None = None,
+    max_bytes: int | None = None,
+    refresh: bool | None = None,
+    project_id: str | None = None,
+) -> Request[types.JSON]:
+    """Why a context is as it is: files with every signal's share, and what was left out. For architects."""
+    path = path_of("api", "context", issue_id, agent_type, "explain")
+    return _of_task(path, task, max_bytes, refresh, project_id)
+
+
+def _of_task(
+    path: str, task: str | None, max_bytes: int | None, refresh: bool | None, project_id: str | None
+) -> Request[Any]:
     if task is not None and len(task) > MAX_TASK_IN_URL:
         body = body_of(task=task, max_bytes=max_bytes, refresh=refresh, project_id=project_id)
         return Request("POST", path, Answer.json, body=body, is_repeatable=True)

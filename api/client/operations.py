@@ -53,6 +53,7 @@ class Operations:
     openapi = Operation(calls.openapi)
     context = Operation(calls.context)
     clear_context = Operation(calls.clear_context)
+    explain_context = Operation(calls.explain_context)
     search_context = Operation(calls.search_context)
     store_result = Operation(calls.store_result)
     results = Operation(calls.results)

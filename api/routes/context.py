@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from api.routes.base import Call, Reply, Route, json_reply
 from api.schemas.base import Query
-from api.schemas.context import ClearedAnswer, ContextAnswer, ContextBody, ContextQuery
+from api.schemas.context import ClearedAnswer, ContextAnswer, ContextBody, ContextQuery, ExplainAnswer
 from orchestrator.context.models import ContextRequest
 from orchestrator.errors import NotFound, NotPermitted
+from orchestrator.models import Project
 from orchestrator.profiles.permissions import CLEAR_CACHE, READ_CONTEXT
 
 
@@ -23,7 +26,31 @@ async def post_context(call: Call) -> Reply:
     return await _context(call, named, body.task, body.max_bytes, body.refresh)
 
 
-async def _context(call: Call, named: str | None, task: str | None, max_bytes: int | None, refresh: bool) -> Reply:
+async def explain_context(call: Call) -> Reply:
+    """``GET /api/context/{issue_id}/{agent_type}/explain``."""
+    query = call.query(ContextQuery)
+    return await _explained(call, query.project_id, query.task, query.max_bytes, query.refresh)
+
+
+async def post_explain(call: Call) -> Reply:
+    """``POST`` on the same path: for tasks that are too long for a URL."""
+    body = call.body(ContextBody)
+    named = body.project_id or call.query(Query).project_id
+    return await _explained(call, named, body.task, body.max_bytes, body.refresh)
+
+
+async def _explained(call: Call, named: str | None, task: str | None, max_bytes: int | None, refresh: bool) -> Reply:
+    project, request = _request(call, named, task, max_bytes, refresh)
+    if not call.principal.is_architect:  # it names every file, also those that the role is not given
+        raise NotPermitted("an architect or operator may ask why a context is as it is")
+    explained = await call.services.context.explain(project, request)
+    return json_reply(msgspec.convert(explained, ExplainAnswer))
+
+
+def _request(
+    call: Call, named: str | None, task: str | None, max_bytes: int | None, refresh: bool
+) -> tuple[Project, ContextRequest]:
+    """The project and what is asked of it. Raises NotPermitted for another role's context, UnknownAgentType."""
     project = call.project(named)
     agent_type = call.names["agent_type"]
     principal = call.principal
@@ -33,12 +60,13 @@ async def _context(call: Call, named: str | None, task: str | None, max_bytes: i
             f"a {principal.agent_type} reads the context of its own role only",
             details={"field": "agent_type", "agent_type": principal.agent_type},
         )
-    built = await call.services.context.build(
-        project,
-        ContextRequest(
-            issue_id=call.names["issue_id"], agent_type=agent_type, task=task, max_bytes=max_bytes, refresh=refresh
-        ),
+    return project, ContextRequest(
+        issue_id=call.names["issue_id"], agent_type=agent_type, task=task, max_bytes=max_bytes, refresh=refresh
     )
+
+
+async def _context(call: Call, named: str | None, task: str | None, max_bytes: int | None, refresh: bool) -> Reply:
+    built = await call.services.context.build(*_request(call, named, task, max_bytes, refresh))
     headers = (("ETag", built.etag), ("Cache-Control", "private, no-cache"))
     if _matches(call.header(b"if-none-match"), built.etag):
         return Reply(b"", 304, "", headers)
@@ -93,6 +121,28 @@ ROUTES = (
         tag="context",
         body=ContextBody,
         answer=ContextAnswer,
+        codes=("AGT_002", "CTX_001"),
+    ),
+    Route(
+        method="GET",
+        path=_PATH + "/explain",
+        permission=READ_CONTEXT,
+        handler=explain_context,
+        summary="Why the role would be given these files: every signal's share, and what was left out",
+        tag="context",
+        query=ContextQuery,
+        answer=ExplainAnswer,
+        codes=("AGT_002", "CTX_001"),
+    ),
+    Route(
+        method="POST",
+        path=_PATH + "/explain",
+        permission=READ_CONTEXT,
+        handler=post_explain,
+        summary="The same for a task that is too long for a URL",
+        tag="context",
+        body=ContextBody,
+        answer=ExplainAnswer,
         codes=("AGT_002", "CTX_001"),
     ),
     Route(

@@ -41,6 +41,7 @@ async def add_note(call: Call) -> Reply:
         author=call.principal.agent_id,
         now=call.clock.now(),
     )
+    call.services.context.results_changed(project.project_id)  # else cached answers would go on without the note
     return json_reply(NoteAnswer(id=note_id, stored=True, timestamp=call.now()), status=201)
 
 

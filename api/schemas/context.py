@@ -11,7 +11,7 @@ from api.schemas.base import Form, Identifier, Query, Timestamp
 #: Longest task that is read.
 MAX_TASK_CHARS = 100_000
 Task = Annotated[str, Meta(max_length=MAX_TASK_CHARS, description="what is to be done; ranks the files")]
-MaxBytes = Annotated[int, Meta(ge=1, le=10 << 20, description="bound on the summed content, in bytes")]
+MaxBytes = Annotated[int, Meta(ge=1, description="bound on the summed content, in bytes; at most 10,000,000 count")]
 
 
 class ContextQuery(Query, frozen=True, kw_only=True):
@@ -79,6 +79,35 @@ class ContextAnswer(Form, frozen=True, kw_only=True):
     omitted: list[dict[str, str]]
     timestamp: Timestamp
     cache_hit: bool
+
+
+class ExplainedFile(Form, frozen=True, kw_only=True):
+    """A chosen file: each signal's share in its score, and how many of its ``size`` bytes are shown."""
+
+    path: str
+    kind: str
+    score: float
+    reason: str
+    signals: dict[str, float]
+    bytes: int
+    size: int
+    ranges: list[list[int]] | None = None
+
+
+class OmittedFile(Form, frozen=True, kw_only=True):
+    """A file that was left out, and why."""
+
+    path: str
+    reason: str
+
+
+class ExplainAnswer(Form, frozen=True, kw_only=True):
+    """Why a context is as it is, without the contents; files best first."""
+
+    files: list[ExplainedFile]
+    omitted: list[OmittedFile]
+    max_bytes: int
+    truncated: bool
 
 
 class ClearedAnswer(Form, frozen=True, kw_only=True):

@@ -257,7 +257,7 @@ def test_10_a_large_project_is_cut_to_the_budget_and_says_so(sidecar: Server, is
     assert sum(len(entry["content"].encode()) for entry in files) <= 50_000
     assert document["omitted"]
     assert document["context"]["project_structure"]["total_files"] == 310
-    whole = own.get("/api/context/i/python-specialist", max_bytes=10_000_000).expect(200)
+    whole = own.get("/api/context/i/python-specialist", max_bytes=50_000_000).expect(200)
     assert len(whole.body) <= 10 << 20
 
 
