@@ -37,8 +37,8 @@ class Series:
     def drop_through(self, seq: int) -> None:
         """Forget events up to ``seq``."""
         self._start = bisect_right(self._seqs, seq, self._start)
-        # Cutting a list's head moves all of it: do so once for many.
-        if self._start > 512 and self._start * 2 > len(self._seqs):
+        # Cutting a list's head moves all of it: do so once for many, yet keep few that are dead.
+        if self._start > 512 and self._start * 8 > len(self._seqs):
             del self._seqs[: self._start]
             del self._events[: self._start]
             self._start = 0
