@@ -112,6 +112,26 @@ async def test_a_run_goes_on_after_a_restart(tmp_path: Path) -> None:
     assert await asyncio.to_thread((tmp_path / "project" / "architect.txt").read_text) == "once\n"
 
 
+async def test_52_a_run_keeps_the_definition_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A workflow that was changed while the sidecar was down sent a half-done run to steps of another plan."""
+    write_roles(tmp_path, chief_architect="true", code_reviewer="test -e go || sleep 600")
+    async with running_supervisor(tmp_path) as supervisor:
+        run = await supervisor.runs.create(PROJECT, issue_id="issue-1", task="look", workflow="quick")
+        async with asyncio.timeout(PATIENCE_S):
+            while (begun := await supervisor.runs.get(PROJECT, run.run_id)).steps[1].status != "running":
+                await asyncio.sleep(0.02)
+            while supervisor.registry.counts()["running"] == 0:
+                await asyncio.sleep(0.02)
+    await asyncio.to_thread((tmp_path / "project" / "go").touch)
+    monkeypatch.setattr("orchestrator.workflows.runner.plan", lambda *_: [])
+    async with running_supervisor(tmp_path) as supervisor:
+        done = await finished(supervisor, run.run_id)
+        assert [(step.phase, step.agent_type) for step in done.steps] == [
+            (step.phase, step.agent_type) for step in begun.steps
+        ]
+        assert (done.status, done.steps[1].status) == ("completed", "completed")
+
+
 async def test_refusals(tmp_path: Path) -> None:
     """A run of an unknown workflow or with a useless runtime was begun and failed step by step."""
     async with running_supervisor(tmp_path) as supervisor:
