@@ -125,7 +125,6 @@ class Builder:
             epoch=epoch,
             is_same=not answer.body,
             is_watched=watched.watch.is_alive,
-            is_provisional=answer.is_provisional,
         )
 
     def _verify(self, ask: Ask) -> Told:

@@ -229,7 +229,7 @@ class ContextEngine:
             raise ContextFailed("the context builder gave no answer")
         entry = Entry(told.body.removesuffix(_MISS) + _HIT, told.etag, told.generation, told.epoch, newest)
         # a result that came while this was built is not in it: give it to those who wait, and build anew next time
-        if not told.is_provisional and announced == self._announced.get(project.project_id, 0):
+        if announced == self._announced.get(project.project_id, 0):
             self._cache.put(key, entry)
         return entry
 

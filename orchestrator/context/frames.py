@@ -37,7 +37,6 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, tag="told", tag_field="t")
     epoch: int = 0
     is_watched: bool = False
     is_same: bool = False
-    is_provisional: bool = False
     data: JSON = {}
     error: str | None = None
 

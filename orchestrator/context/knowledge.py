@@ -24,7 +24,8 @@ async def earlier_outputs(
     outputs = [output_of(result) for result in page.results]
     if task and task.strip():
         hits = await knowledge.search_knowledge(project_id, task[:2000], limit=_MOST_HITS * 3)
-        others = [hit for hit in hits if hit.issue_id != issue_id or hit.issue_id is None]
+        # the issue's own results are above already; its notes are not
+        others = [hit for hit in hits if hit.issue_id != issue_id or hit.issue_id is None or hit.kind == "note"]
         outputs += [_lesson(hit) for hit in others[:_MOST_HITS]]
     return outputs
 

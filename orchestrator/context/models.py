@@ -104,7 +104,6 @@ class BuildAnswer(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     etag: str
     generation: int
-    is_provisional: bool = False
 
 
 class Stamp(msgspec.Struct, frozen=True, array_like=True):

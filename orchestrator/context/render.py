@@ -18,8 +18,8 @@ from orchestrator.context.secrets import is_secret_file, redact
 #: The whole answer is at most this large (contract section 3.1).
 ANSWER_BYTES = 10 << 20
 STRATEGY = (
-    "task requirements, recent decisions, files changed in the last 24 h, tests, configuration, documentation, "
-    "history; large files as excerpts around what matches"
+    "functions, classes and sections of the best files by worth per byte (what was required, matches the task or "
+    "was changed counts most), nearly complete files whole; then further files in order while they fit whole"
 )
 _COMMITS_SHOWN = 30
 _OMITTED_SHOWN = 500

@@ -259,6 +259,17 @@ def test_10_a_large_project_is_cut_to_the_budget_and_says_so(sidecar: Server, is
     assert document["context"]["project_structure"]["total_files"] == 310
     whole = own.get("/api/context/i/python-specialist", max_bytes=50_000_000).expect(200)
     assert len(whole.body) <= 10 << 20
+    why = "/api/context/i/python-specialist/explain"
+    own.get(why, task=task).expect(403)
+    explained = api.get(why, task=task, max_bytes=50_000, project_id=issue).expect(200).json
+    assert explained["files"][0]["path"] == "ledger/rounding.py"
+    assert explained["files"][0]["signals"]
+    assert sum(entry["bytes"] for entry in explained["files"]) <= 50_000
+    assert explained["omitted"]
+    note = "round_interest rounds half to even, said the owner"
+    api.post("/api/knowledge", {"project_id": issue, "issue_id": "i", "text": note}).expect(201)
+    again = own.get("/api/context/i/python-specialist", task=task, max_bytes=50_000).expect(200).json
+    assert note in str(again["context"]["previous_agent_outputs"])
 
 
 @pytest.mark.critical
