@@ -199,10 +199,11 @@ def import_(session: Session, file: Any) -> None:
         event = _parse_line(line, number)
         fields = {name: event[name] for name in _IMPORTED if event.get(name) is not None}
         answer = session.client.publish(event["event_type"], event["topic"], event.get("data") or {}, **fields)
-        if answer["published"]:
-            published += 1
-        else:
+        # A known event_id is answered as published, for it is: the first time.
+        if answer.get("duplicate"):
             known += 1
+        else:
+            published += 1
     session.out.note(f"{published} published, {known} were there already")
 
 

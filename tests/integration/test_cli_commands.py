@@ -354,3 +354,12 @@ def test_stop_waits_for_the_end(server: Server) -> None:
     assert again.returncode == 3
     assert server.process.returncode == 0
     server.process = None
+
+
+def test_an_import_repeated_says_what_was_there(sidecar: Server, tmp_path: Path, issue: str) -> None:
+    """Importing a file again told that all of its events had been published anew."""
+    line = {"event_type": "imported", "topic": "testing", "event_id": issue, "data": {}}
+    file = tmp_path / "events.jsonl"
+    file.write_text(json.dumps(line) + "\n")
+    for told in ("1 published, 0 were there already", "0 published, 1 were there already"):
+        assert told in sidecar.cli("events", "import", file).stderr
