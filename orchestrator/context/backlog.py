@@ -78,6 +78,8 @@ class Backlog:
                     else:
                         body[token] = count
             yield document, body, Counter(token for identifier in defined for token in known[identifier])
+        if not self._waiting:  # what only serves searching is made again when something waits again
+            self._listed, self._text, self._ends, self._odd = [], b"", [], []
 
     def _split(self, identifier: int) -> tuple[str, ...]:
         return self._splitter.split(self._listed[identifier].decode("utf-8", "replace"))
