@@ -68,11 +68,20 @@ class ProjectService:
         self.default_id: str | None = None
 
     async def start(self, given: list[tuple[str | None, str]]) -> None:
-        """Load what is registered, add ``given`` (id or None, path); the first given one is the default."""
+        """Load what is registered, add ``given`` (id or None, path); the first given one is the default.
+
+        Raises BadRequest for a path that is no directory and for an id that is given twice with different ones.
+        """
+        named: dict[str, Path] = {}
         for project in await self._store.list_projects():
             await self._take(project)
         for project_id, path in given:
             real = await asyncio.to_thread(_given_directory, path)
+            if project_id is not None and named.setdefault(project_id, real) != real:
+                raise BadRequest(
+                    f"project_id {project_id!r} is given twice, for {named[project_id]} and {real}; choose two ids",
+                    details={"field": "project_id"},
+                )
             added = await self.add(project_id or self._free_id(real), str(real), is_replacing=True)
             self.default_id = self.default_id or added.project_id
         if self.default_id is None and self._projects:

@@ -84,6 +84,9 @@ class ResultService:
         publish: appends an event durably and returns it.
         hand_overs: ``(project_id, agent_type, result)`` -> the next agents' objects of the contract.
         on_stored: told of each project that has a new result, once it is durable.
+
+    Attributes:
+        is_behind: results of an earlier sidecar still wait for ``recover``.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class ResultService:
         self._store = store
         self._copies = ResultCopies(directory)
         self._marking: set[asyncio.Task[None]] = set()
+        self.is_behind = False
         self._publish = publish
         self._hand_overs = hand_overs
         self._on_stored = on_stored
@@ -153,12 +157,22 @@ class ResultService:
         await asyncio.gather(*self._marking)
 
     async def recover(self) -> int:
-        """Finish what a killed sidecar began: write the copies and announce; how many results it was."""
+        """Finish what a killed sidecar began: write the copies and announce; how many results it was.
+
+        What storage refuses now (a full disk) stays unfinished for the next call.
+        """
         pending = await self._store.unannounced_results()
+        finished = 0
         for result in pending:
-            await asyncio.gather(self._copies.keep(result), self._announce(result))
+            try:
+                await asyncio.gather(self._copies.keep(result), self._announce(result))
+            except StorageWriteFailed as error:
+                log.warning("result_not_recovered", result_id=result.id, reason=error.message)
+                continue
             await self._mark(result)
-        return len(pending)
+            finished += 1
+        self.is_behind = finished < len(pending)
+        return finished
 
     async def get(self, project_id: str, result_id: str) -> Result:
         """The result. Raises NotFound."""

@@ -12,6 +12,7 @@ import structlog
 from orchestrator.clock import Clock
 from orchestrator.config import Settings
 from orchestrator.errors import SidecarError
+from orchestrator.results import ResultService
 from orchestrator.storage.base import ResultStore
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,7 @@ def _last_change(directory: Path) -> float:
 
 
 class Sweeper:
-    """Removes old results and agents' files again and again.
+    """Removes old results and agents' files again and again, and finishes what a full disk had held up.
 
     Args:
         is_live: whether an agent of this id still runs (its files stay).
@@ -47,13 +48,15 @@ class Sweeper:
     def __init__(
         self,
         settings: Settings,
-        results: ResultStore,
+        store: ResultStore,
+        results: ResultService,
         agents_dir: Path,
         *,
         is_live: Callable[[str], bool],
         clock: Clock,
     ) -> None:
         self._settings = settings.storage
+        self._store = store
         self._results = results
         self._agents_dir = agents_dir
         self._is_live = is_live
@@ -70,8 +73,10 @@ class Sweeper:
 
     async def sweep(self) -> int:
         """One sweep; how many results and directories went."""
+        if self._results.is_behind:
+            await self._results.recover()
         now = self._clock.now()
-        dropped = await self._results.drop_results(older_than=now - self._settings.results_retention_s)
+        dropped = await self._store.drop_results(older_than=now - self._settings.results_retention_s)
         older_than = now - self._settings.agents_retention_s
         directories = await asyncio.to_thread(old_agent_directories, self._agents_dir, older_than)
         for directory in directories:

@@ -264,6 +264,7 @@ class Supervisor:
         sweeper = Sweeper(
             self.settings,
             self.storage,
+            self.results,
             self._agents_dir,
             is_live=self.registry.live.__contains__,
             clock=self._clock,

@@ -12,7 +12,7 @@ from agentpool.messages import InputState
 from agentpool.runtimes import get_runtime
 from orchestrator.agents.launch import command_of
 from orchestrator.agents.registry import AgentRegistry, LiveAgent
-from orchestrator.errors import StorageWriteFailed
+from orchestrator.errors import StorageReadFailed, StorageWriteFailed
 from orchestrator.events.bus import EventBus
 from orchestrator.events.delivery import DeliveryFailed
 from orchestrator.events.query import EventQuery
@@ -20,6 +20,8 @@ from orchestrator.models import Delivery, Event
 
 #: Events read from the log at a time.
 PAGE = 200
+#: Seconds after which a reader tries again when storage cannot be read.
+RETRY_S = 1.0
 #: The kind of target under which dead letters name an agent's stdin.
 TARGET = "stdin"
 EVENT_LINE = b'{"type":"event",'
@@ -59,7 +61,12 @@ class EventFeeds:
         subscription = self._bus.subscribe(project_id, names=lambda event: self._reached(project_id, event))
         try:
             while self._fed.get(project_id):
-                page = await self._bus.replay(project_id, EventQuery(since=cursor, limit=PAGE))
+                try:
+                    page = await self._bus.replay(project_id, EventQuery(since=cursor, limit=PAGE))
+                except StorageReadFailed as error:
+                    log.warning("feed_cannot_read", project_id=project_id, reason=error.message)
+                    await asyncio.sleep(RETRY_S)
+                    continue
                 if page.gap:
                     log.warning("feed_fell_behind", project_id=project_id, oldest=page.oldest_cursor)
                 for event in page.events:

@@ -79,7 +79,7 @@ class AgentLives:
         self._closing.set()
 
     async def begin(self, live: LiveAgent, previous_error: str | None = None) -> None:
-        """Start the next attempt in the granted slot. Raises SpawnFailed or another SidecarError."""
+        """Start the next attempt in the granted slot. Raises SpawnFailed, another SidecarError, or PoolClosed."""
         live.begin_attempt()
         # Counted and durable before the start, so that a crash in between cannot make it run uncounted.
         await self._registry.update(
@@ -100,8 +100,10 @@ class AgentLives:
             started = await self._pool.launch(spec)
         except LaunchFailed as error:
             raise SpawnFailed(str(error), slug=error.reason, details={"command": error.command}) from error
-        except PoolClosed as error:
-            raise SpawnFailed("the sidecar is stopping; start the agent again when it is back") from error
+        except PoolClosed:
+            # Nothing ran: the attempt does not count, and an agent that had been queued stays so.
+            await self._registry.update(live, status=AgentState.QUEUED.value, attempt=live.record.attempt - 1)
+            raise
         live.started_monotonic = self._clock.monotonic()
         # Before anybody can learn that it runs: what they publish then must reach it.
         await self._attach_feed(live)

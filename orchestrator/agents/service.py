@@ -160,7 +160,12 @@ class AgentService:
         if live.ticket.position > 0:
             self._keep(self._start_when_granted(live), live)
             return Spawned(record=live.record, token=live.token, context_injected=False, queued=True)
-        await self._begin(live)
+        try:
+            await self._begin(live)
+        except PoolClosed as closed:
+            stopping = SpawnFailed("the sidecar is stopping; spawn again when it is back", slug="stopping")
+            await self._lives.fail_start(live, stopping)
+            raise stopping from closed
         if is_final(AgentState(live.record.status)) and live.record.process_id is None:
             raise SpawnFailed(
                 live.record.error or "it could not be started", details={"agent_id": live.record.agent_id}
@@ -172,6 +177,8 @@ class AgentService:
             await self._lives.begin(live)
         except SidecarError as failure:
             await self._lives.fail_start(live, failure)
+            raise
+        except PoolClosed:
             raise
         except Exception as error:
             log.exception("agent_start_failed", agent_id=live.record.agent_id)
@@ -191,6 +198,8 @@ class AgentService:
         live.token = ""  # The token of the spawn's answer may be old by now: the process gets one of its own.
         try:
             await self._begin(live)
+        except PoolClosed:
+            log.info("start_left_to_next_sidecar", agent_id=live.record.agent_id)
         except SidecarError as failure:
             log.warning("queued_agent_failed", agent_id=live.record.agent_id, code=failure.code, slug=failure.slug)
 

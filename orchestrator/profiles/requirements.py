@@ -159,7 +159,8 @@ _TABLE = (
     _files(
         "security_configs",
         "What decides who may do what.",
-        "*auth* *permission* *policy* *policies* *security* *cors* *csp* *oauth* *rbac* acl* *_acl* *-acl* *jwt* *session* *crypto*",
+        "*auth* *permission* *policy* *policies* *security* *cors* *csp* *oauth* *rbac* "
+        "acl* *_acl* *-acl* *jwt* *session* *crypto*",
     ),
     _files(
         "runtime_configs",
@@ -212,8 +213,8 @@ _TABLE = (
     _files(
         "ml_code",
         "Training, inference and feature code.",
-        "train* *_train* *-train* *model*.py *dataset* *feature* *inference* *predict* *pipeline*.py params.y*ml dvc.y*ml "
-        "MLproject conda.y*ml",
+        "train* *_train* *-train* *model*.py *dataset* *feature* *inference* *predict* *pipeline*.py params.y*ml "
+        "dvc.y*ml MLproject conda.y*ml",
     ),
     _files(
         "evaluation_files",
@@ -263,7 +264,8 @@ _TABLE = (
     _files(
         "cli_files",
         "Command-line interfaces and their help.",
-        "cli cli.* cli_* *_cli* *-cli* cmd/** *command* main.py main.go main.rs main.ts main.js __main__.py *completion* *argparse*",
+        "cli cli.* cli_* *_cli* *-cli* cmd/** *command* main.py main.go main.rs main.ts main.js "
+        "__main__.py *completion* *argparse*",
     ),
     _files(
         "git_configs",

@@ -68,3 +68,12 @@ async def test_an_id_is_not_taken_over(tmp_path: Path) -> None:
     assert await service.add("p", str(tmp_path / "one")) == first
     with pytest.raises(Conflict):
         await service.add("p", str(tmp_path / "two"))
+
+
+async def test_one_id_for_two_directories_is_refused_at_the_start(tmp_path: Path) -> None:
+    """serve --project a=X --project a=Y silently worked on Y only."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    service = ProjectService(MemoryProjects())
+    with pytest.raises(BadRequest, match="given twice"):
+        await service.start([("a", str(tmp_path / "one")), ("a", str(tmp_path / "two"))])

@@ -159,6 +159,17 @@ async def test_a_crash_before_the_announcement_is_healed(tmp_path: Path) -> None
     assert await service.recover() == 0
 
 
+async def test_a_start_on_a_full_disk_leaves_the_rest_for_later(tmp_path: Path) -> None:
+    """A sidecar killed while the disk was full could not be started again until somebody made room."""
+    store, bus = MemoryResults(), Bus()
+    bus.is_down = True
+    service = ResultService(store, tmp_path, publish=bus.publish, hand_overs=hand_over)
+    await store.insert_result("p", "res_1", draft(), stored_at=0.0)
+    assert (await service.recover(), service.is_behind) == (0, True)
+    bus.is_down = False
+    assert (await service.recover(), service.is_behind) == (1, False)
+
+
 async def test_odd_identifiers_never_become_paths(tmp_path: Path) -> None:
     """An issue_id of ../../x wrote outside the storage directory."""
     service = ResultService(MemoryResults(), tmp_path / "results", publish=Bus().publish, hand_overs=hand_over)
