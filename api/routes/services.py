@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from orchestrator.events.bus import EventBus
-
     from orchestrator.agents.registry import AgentRegistry
     from orchestrator.agents.service import AgentService
     from orchestrator.audit import AuditLog
     from orchestrator.config import Settings
     from orchestrator.context.engine import ContextEngine
+    from orchestrator.events.bus import EventBus
     from orchestrator.metrics import Metrics
     from orchestrator.models import JSON
     from orchestrator.profiles.catalogue import Profiles
