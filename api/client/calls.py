@@ -392,14 +392,3 @@ def add_project(project_id: str, path: str) -> Request[types.Project]:
     """Register a directory; the same pair again changes nothing."""
     body = body_of(project_id=project_id, path=path)
     return Request("POST", "/api/projects", Answer.json, body=body, is_repeatable=True)
-
-
-def search_knowledge(q: str, *, limit: int | None = None, project_id: str | None = None) -> Request[types.JSON]:
-    """Decisions, findings and warnings of earlier results, best first."""
-    return get("/api/knowledge/search", q=q, limit=limit, project_id=project_id)
-
-
-def add_note(text: str, *, issue_id: str | None = None, project_id: str | None = None) -> Request[types.JSON]:
-    """Add a note to the project's knowledge."""
-    body = body_of(text=text, issue_id=issue_id, project_id=project_id)
-    return Request("POST", "/api/knowledge", Answer.json, body=body)

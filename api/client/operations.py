@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from api.client import calls, deliveries
+from api.client import calls, deliveries, knowledge
 from api.client.request import Request
 
 if TYPE_CHECKING:
@@ -83,5 +83,5 @@ class Operations:
     profile = Operation(calls.profile)
     projects = Operation(calls.projects)
     add_project = Operation(calls.add_project)
-    search_knowledge = Operation(calls.search_knowledge)
-    add_note = Operation(calls.add_note)
+    search_knowledge = Operation(knowledge.search_knowledge)
+    add_note = Operation(knowledge.add_note)

@@ -20,6 +20,7 @@ BOUND = [route for route in PROTECTED if route.is_project_bound]
 #: A body that each route with one takes.
 BODIES: dict[str, Any] = {
     "post_context": {"task": "t"},
+    "post_explain": {"task": "t"},
     "store_result": {"issue_id": "theirs", "result": {"status": "success"}},
     "publish": {"topic": "testing", "data": {"n": 1}},
     "spawn": {"agent_type": "go-specialist", "issue_id": "theirs", "task": "t"},

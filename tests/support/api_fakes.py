@@ -127,6 +127,9 @@ class FakeBus:
         self.waiting = asyncio.Event()
         self._wire = EncodedEvents()
 
+    def may_read(self, project_id: str, topic: str, role: str | None) -> bool:
+        return True
+
     async def publish(self, project_id: str, draft: EventDraft, **_: Any) -> Published:
         events = self.events.setdefault(project_id, [])
         for known in events:
@@ -214,6 +217,14 @@ class FakeContext:
         self.requests.append((project, request))
         self.cached.add((project.project_id, request.issue_id))
         return BuiltContext(body=b'{"issue_id":"i","cache_hit":true}', etag='"abc"', cache_hit=True)
+
+    async def explain(self, project: Project, request: ContextRequest) -> dict[str, Any]:
+        self._profiles.get(request.agent_type)
+        self.requests.append((project, request))
+        return {"files": [], "omitted": [], "max_bytes": 1, "truncated": False}
+
+    def results_changed(self, project_id: str) -> None:
+        self.cached = {entry for entry in self.cached if entry[0] != project_id}
 
     async def search(self, project: Project, query: str, limit: int) -> list[Any]:
         return []

@@ -23,6 +23,7 @@ ENVIRONMENT_READERS = {
     "agentpool/agent.py": "the agent's side: its environment is what it was given",
     "api/client/agent.py": "the agent's side: its environment is what it was given",
     "agentpool/testing.py": "PATH alone, for the scripted agent",
+    "agentpool/zygote.py": "it replaces the environment by the one that its agent was given",
     "agentpool/zygotes.py": "PATH alone, for the interpreter that it starts",
     "orchestrator/context/git.py": "git is given only a fixed list of variables",
 }
