@@ -71,6 +71,8 @@ class LocalPool:
         await self._crew.stop(grace_s)
         for agent_id in list(self._launches):
             self._fail_launch(agent_id, PoolClosed("the pool has stopped"))
+        # From here on nobody buries orphans: they must not come to this process any more.
+        ProcessFlags().resign_subreaper()
         self._feed.close()
 
     def enqueue(self, agent_id: str, *, share_key: str, priority: str = "normal") -> SlotTicket:

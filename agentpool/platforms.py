@@ -26,6 +26,11 @@ class ProcessFlags:
         """Make this process the parent of orphaned descendants; False where the platform cannot."""
         return self._prctl is not None and self._prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
+    def resign_subreaper(self) -> None:
+        """Let orphans go where they went before; does nothing where the platform knows no subreaper."""
+        if self._prctl is not None:
+            self._prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
     def die_with_parent(self) -> None:
         """Be killed when the parent's thread that made this process ends; does nothing where unknown."""
         if self._prctl is not None:
