@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,8 @@ from api.auth.offline import mint_offline  # noqa: E402
 
 ISSUE, ROLE = "bench", "python-specialist"
 RESULT = {"status": "success", "files_modified": ["a.py"], "decisions": ["keep it small"], "metrics": {"tests": 12}}
+#: Long polls that wait for an event that never comes: one for each role.
+WAITS = 119
 EVENT = {"topic": "testing", "data": {"n": "{n}", "text": "x" * 200}}
 
 
@@ -142,6 +145,33 @@ def compare(sides: Sides, name: str, method: str, path: str, body: Any, options:
     return row
 
 
+def compare_with_waits(sides: Sides, path: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The sidecar's rate while WAITS long polls wait, against its own rate without them, in turns."""
+    raw = sides.request(sides.sidecar_port, "GET", path, None)
+    waiting = sides.request(sides.sidecar_port, "GET", "/api/events/wait/never?timeout=300000&since=latest", None)
+    free, held = [], []
+    for _ in range(options.rounds):
+        free.append(sides.load(sides.sidecar_port, raw, options.connections, options.seconds))
+        sockets = [socket.create_connection(("127.0.0.1", sides.sidecar_port)) for _ in range(WAITS)]
+        for one in sockets:
+            one.sendall(waiting)
+        while json.loads(sides.ask("GET", "/status"))["events"]["active_subscriptions"] < WAITS:
+            time.sleep(0.05)
+        held.append(sides.load(sides.sidecar_port, raw, options.connections, options.seconds))
+        for one in sockets:
+            one.close()
+    row = {
+        "row": f"context while {WAITS} polls wait",
+        "without": median(free),
+        "waiting": median(held),
+        "ratio": statistics.median(b["rate"] / a["rate"] for a, b in zip(free, held, strict=True)),
+    }
+    print(
+        f"{WAITS} polls waiting   ratio {row['ratio']:.3f}  {row['without']['rate']:.0f}/s -> {row['waiting']['rate']:.0f}/s"
+    )
+    return row
+
+
 def median(rounds: list[dict[str, float]]) -> dict[str, float]:
     """Each figure's median."""
     return {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
@@ -191,6 +221,8 @@ def main() -> None:
                 for name, method, path, body in targets
                 if options.only in ("", name)
             ]
+            if options.only in ("", "waits"):
+                rows.append(compare_with_waits(sides, f"/api/context/{ISSUE}/{ROLE}?max_bytes=20000", options))
         finally:
             sides.close()
     target = ROOT / "perf/results/http.json"
