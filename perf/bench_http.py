@@ -166,9 +166,8 @@ def compare_with_waits(sides: Sides, path: str, options: argparse.Namespace) -> 
         "waiting": median(held),
         "ratio": statistics.median(b["rate"] / a["rate"] for a, b in zip(free, held, strict=True)),
     }
-    print(
-        f"{WAITS} polls waiting   ratio {row['ratio']:.3f}  {row['without']['rate']:.0f}/s -> {row['waiting']['rate']:.0f}/s"
-    )
+    rates = f"{row['without']['rate']:.0f}/s -> {row['waiting']['rate']:.0f}/s"
+    print(f"{WAITS} polls waiting   ratio {row['ratio']:.3f}  {rates}")
     return row
 
 
