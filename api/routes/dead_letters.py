@@ -38,6 +38,15 @@ def _may_see(call: Call, project_id: str, letter: DeadLetter) -> bool:
     return call.services.bus.may_read(project_id, letter.event.topic, topic_role(call))
 
 
+async def _letter(call: Call, project_id: str) -> DeadLetter:
+    """The one that the path names. Raises NotFound, also for one that the caller may not see."""
+    letter_id = call.names["letter_id"]
+    letter = await call.services.bus.letters.get(project_id, letter_id)
+    if not _may_see(call, project_id, letter):
+        raise NotFound(f"no dead letter {letter_id}", details={"id": letter_id})
+    return letter
+
+
 def _view(call: Call, letter: DeadLetter) -> dict[str, object]:
     return {
         "id": letter.id,
@@ -53,7 +62,7 @@ def _view(call: Call, letter: DeadLetter) -> dict[str, object]:
 async def redrive(call: Call) -> Reply:
     """``POST /api/events/dead-letters/{id}/redrive``."""
     project = call.project(call.query(Query).project_id)
-    letter_id = call.names["letter_id"]
+    letter_id = (await _letter(call, project.project_id)).id
     await call.services.bus.redrive(project.project_id, letter_id)
     return json_reply(RedrivenAnswer(id=letter_id, redriven=True, timestamp=call.now()), status=202)
 
@@ -61,7 +70,7 @@ async def redrive(call: Call) -> Reply:
 async def purge(call: Call) -> Reply:
     """``DELETE /api/events/dead-letters/{id}``."""
     project = call.project(call.query(Query).project_id)
-    letter_id = call.names["letter_id"]
+    letter_id = (await _letter(call, project.project_id)).id
     await call.services.bus.purge(project.project_id, letter_id)
     return json_reply(PurgedAnswer(id=letter_id, purged=True, timestamp=call.now()))
 
@@ -69,11 +78,7 @@ async def purge(call: Call) -> Reply:
 async def show_dead_letter(call: Call) -> Reply:
     """``GET /api/events/dead-letters/{id}``."""
     project = call.project(call.query(Query).project_id)
-    letter_id = call.names["letter_id"]
-    letter = await call.services.bus.letters.get(project.project_id, letter_id)
-    if not _may_see(call, project.project_id, letter):
-        raise NotFound(f"no dead letter {letter_id}", details={"id": letter_id})
-    return json_reply(_view(call, letter))
+    return json_reply(_view(call, await _letter(call, project.project_id)))
 
 
 async def redrive_matching(call: Call) -> Reply:
@@ -81,7 +86,9 @@ async def redrive_matching(call: Call) -> Reply:
     query = call.query(FilterQuery)
     project = call.project(query.project_id)
     bus = call.services.bus
-    redriven = await bus.letters.redrive_matching(project.project_id, query.filter or None)
+    redriven = await bus.letters.redrive_matching(
+        project.project_id, query.filter or None, may_see=lambda letter: _may_see(call, project.project_id, letter)
+    )
     bus.on_redrive()
     return json_reply(SeveralAnswer(count=len(redriven), timestamp=call.now()), status=202)
 
@@ -90,7 +97,9 @@ async def purge_matching(call: Call) -> Reply:
     """``DELETE /api/events/dead-letters``: those whose event matches a filter, or all."""
     query = call.query(FilterQuery)
     project = call.project(query.project_id)
-    count = await call.services.bus.letters.purge_matching(project.project_id, query.filter or None)
+    count = await call.services.bus.letters.purge_matching(
+        project.project_id, query.filter or None, may_see=lambda letter: _may_see(call, project.project_id, letter)
+    )
     return json_reply(SeveralAnswer(count=count, timestamp=call.now()))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from orchestrator.clock import Clock
@@ -14,6 +16,12 @@ from orchestrator.storage.base import EventStore
 log = structlog.get_logger(__name__)
 
 _PAGE = 200
+#: Whether who asks may know of a letter.
+MaySee = Callable[[DeadLetter], bool]
+
+
+def _everything(letter: DeadLetter) -> bool:
+    return True
 
 
 class DeadLetters:
@@ -98,9 +106,12 @@ class DeadLetters:
         self.count -= 1
         return delivery
 
-    async def redrive_matching(self, project_id: str, filter_text: str | None) -> list[Delivery]:
-        """Redrive those whose event matches (None: all). Raises BadFilter."""
-        return [await self.redrive(project_id, letter.id) for letter in await self._matching(project_id, filter_text)]
+    async def redrive_matching(
+        self, project_id: str, filter_text: str | None, *, may_see: MaySee = _everything
+    ) -> list[Delivery]:
+        """Redrive those whose event matches (None: all) and ``may_see`` allows. Raises BadFilter."""
+        letters = await self._matching(project_id, filter_text, may_see)
+        return [await self.redrive(project_id, letter.id) for letter in letters]
 
     async def purge(self, project_id: str, letter_id: str) -> None:
         """Throw one away. Raises NotFound."""
@@ -108,18 +119,18 @@ class DeadLetters:
             raise NotFound(f"no dead letter {letter_id}", details={"id": letter_id})
         self.count -= 1
 
-    async def purge_matching(self, project_id: str, filter_text: str | None) -> int:
-        """Throw away those whose event matches (None: all); how many. Raises BadFilter."""
-        letters = await self._matching(project_id, filter_text)
+    async def purge_matching(self, project_id: str, filter_text: str | None, *, may_see: MaySee = _everything) -> int:
+        """Throw away those whose event matches (None: all) and ``may_see`` allows; how many. Raises BadFilter."""
+        letters = await self._matching(project_id, filter_text, may_see)
         for letter in letters:
             await self.purge(project_id, letter.id)
         return len(letters)
 
-    async def _matching(self, project_id: str, filter_text: str | None) -> list[DeadLetter]:
+    async def _matching(self, project_id: str, filter_text: str | None, may_see: MaySee) -> list[DeadLetter]:
         predicate = compile_filter(filter_text)
         found: list[DeadLetter] = []
         after: str | None = None
         while page := await self._store.list_dead_letters(project_id, after=after, limit=_PAGE):
-            found += [letter for letter in page if predicate is None or predicate(letter.event)]
+            found += [letter for letter in page if may_see(letter) and (predicate is None or predicate(letter.event))]
             after = page[-1].id
         return found
