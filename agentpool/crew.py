@@ -48,6 +48,7 @@ class Crew:
         self._on_spare = on_spare
         self._losses: deque[float] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._burials: set[asyncio.Task[None]] = set()
         self._cgroup_dir: str | None = None
         self._controllers: tuple[str, ...] = ()
         self._is_stopping = False
@@ -78,10 +79,11 @@ class Crew:
             handle.is_stopping = True
             handle.send(Shutdown(grace_s=grace_s))
         await asyncio.gather(*(self._end(handle, grace_s) for handle in list(self.handles.values())))
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        tasks = [task for task in self._tasks - self._burials if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Burials are bounded by themselves; one that is broken off would leave agents behind.
+        await asyncio.gather(*tasks, *self._burials, return_exceptions=True)
         self.handles.clear()
         if self._cgroup_dir is not None:
             await asyncio.to_thread(cgroups.remove, self._cgroup_dir)
@@ -182,7 +184,13 @@ class Crew:
                 self._run(self._replace(handle, "start_failed"))
 
     async def _bury(self, handle: WorkerHandle) -> None:
-        """Discard the process, end what it kept, and say so for each agent."""
+        """Discard the process, end what it kept, and say so for each agent; goes on when the caller is cancelled."""
+        burial = self._run(self._discard_and_sweep(handle))
+        self._burials.add(burial)
+        burial.add_done_callback(self._burials.discard)
+        await asyncio.shield(burial)
+
+    async def _discard_and_sweep(self, handle: WorkerHandle) -> None:
         trace = await handle.discard()
         if trace:
             log.error("pool.worker.traceback", worker=handle.index, pid=handle.pid, traceback=trace)
@@ -206,10 +214,11 @@ class Crew:
             leaf_path=leaf,
         )
 
-    def _run(self, coroutine: Coroutine[None, None, None]) -> None:
+    def _run(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._note_end)
+        return task
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

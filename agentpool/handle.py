@@ -98,7 +98,13 @@ class WorkerHandle:
         """Start the process and wait until it is ready. Raises OSError, TimeoutError, ProtocolViolation."""
         loop = asyncio.get_running_loop()
         self._ready = loop.create_future()
-        self._channel = await asyncio.to_thread(self._spawn)
+        spawning = loop.create_task(asyncio.to_thread(self._spawn))
+        try:
+            self._channel = await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            # A thread cannot be cancelled: what it makes is taken over, so that ``discard`` finds it.
+            self._channel = await spawning
+            raise
         loop.add_reader(self._channel.fileno(), self._on_readable)
         async with asyncio.timeout(READY_TIMEOUT_S):
             await self._ready

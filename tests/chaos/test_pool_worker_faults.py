@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import random
 import signal
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from agentpool.config import WorkerConfig
 from agentpool.errors import LaunchFailed
+from agentpool.handle import WorkerHandle
 from agentpool.messages import WorkerLost
 from agentpool.testing import child, ignore, leave, result, say, wait, write
 from tests.support.pools import is_living, local_bench, stat_of, worker_keeping
@@ -118,6 +121,19 @@ async def test_fault_19_the_agents_of_a_killed_worker_are_ended_and_told(tmp_pat
         await until_async(lambda: not zombies() - before, what="no zombie more")
 
 
+@pytest.mark.parametrize("cgroups", [True, False], ids=["cgroups", "no-cgroups"])
+async def test_a_stop_does_not_break_off_a_burial(tmp_path: Path, cgroups: bool) -> None:
+    """A pool that stopped just after a worker had died left that one's agents running."""
+    async with local_bench(tmp_path, workers=1, cgroups=cgroups) as (bench, pool):
+        for number in range(10):
+            await bench.launch(f"a{number}", child("setsid", ignore(), READY, wait()), ignore(), wait())
+            await bench.said(f"a{number}")
+        os.kill(pool.worker_pids()[0], signal.SIGKILL)
+        await until_async(lambda: not pool.worker_pids(), what="the loss is seen")
+    assert processes_with(bench.mark) == []
+    assert [bench.exits(f"a{number}")[0].ended_by for number in range(10)] == ["worker_lost"] * 10
+
+
 async def test_a_crash_loop_is_reported_and_not_looped(tmp_path: Path) -> None:
     """Prevents a worker that crashes at once from being restarted as fast as the machine can."""
     limits = {"worker_restart_limit": 2, "worker_restart_window_s": 30.0}
@@ -163,6 +179,20 @@ async def test_workers_killed_at_random_lose_no_agent(tmp_path: Path, chaos_seed
             assert len(bench.exits(name)) == int(what == "started")
         assert processes_with(bench.mark) == []
         assert pool.stats().running == 0
+
+
+async def test_a_worker_whose_start_is_broken_off_is_discarded(chaos_seed: int, chaos_rounds: int) -> None:
+    """A pool that stopped while it replaced a worker left that one's process and descriptors behind."""
+    chance = random.Random(chaos_seed)
+    for _ in range(5 * chaos_rounds):
+        handle = WorkerHandle(WorkerConfig(index=0, cgroup_dir=None), lambda *_: None, lambda *_: None)
+        starting = asyncio.create_task(handle.start())
+        await asyncio.sleep(chance.random() * 0.02)
+        starting.cancel()
+        assert isinstance((await asyncio.gather(starting, return_exceptions=True))[0], asyncio.CancelledError)
+        await handle.discard()
+        assert handle.pid == 0 or not is_living(handle.pid)
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("cgroups", [True, False], ids=["cgroups", "no-cgroups"])
