@@ -108,20 +108,16 @@ class BuilderProcess:
             ask = msgspec.convert({"number": next(self._numbers), **fields}, Ask, from_attributes=True)
             future: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
             self._pending[ask.number] = future
-            writer, reading = self._writer, self._reader_task
             try:
-                if writer is None:
-                    raise ConnectionResetError
-                writer.write(encode(ask))
-                await writer.drain()
+                if self._writer is None:
+                    raise EOFError("the builder is gone")
+                # Not drained: asks are small, and a failed write is told by the reader's end, which every waiting
+                # ask hears of exactly once.
+                self._writer.write(encode(ask))
                 told = await future
-            except (ConnectionError, EOFError) as error:
+            except EOFError as error:
                 if attempt == 2:
                     raise ContextFailed("the context builder died twice over this request; try again") from error
-                if reading is not None:
-                    # A write may fail before the reader has seen the end: the next start must not take this
-                    # process for a living one.
-                    await asyncio.wait({reading})
                 continue
             finally:
                 self._pending.pop(ask.number, None)
