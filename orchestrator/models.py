@@ -234,6 +234,11 @@ class AgentRecord(Model, frozen=True, kw_only=True):
     workspace_path: str | None = None
     is_end_published: bool = False
 
+    @property
+    def open_attempt(self) -> int:
+        """The attempt that runs, or the next one while it is queued: what a token may speak for now."""
+        return self.attempt + (self.status == "queued")
+
 
 class AgentQuery(Model, frozen=True, kw_only=True):
     """Which agents, newest first."""

@@ -20,7 +20,7 @@ from orchestrator.profiles.permissions import PERMISSIONS
 
 #: Verified tokens that are remembered; beyond it the oldest are verified again when they come back.
 CACHED_TOKENS = 4096
-#: Ended agents that are remembered in memory; older ones are looked up in the store.
+#: Ended agents and attempts that are remembered in memory; older ones are looked up in the store.
 REMEMBERED_ENDS = 65536
 
 
@@ -56,7 +56,7 @@ class Authority:
         self._records: TokenRecords | None = None
         self._verified: OrderedDict[bytes, Principal] = OrderedDict()
         self._revoked: dict[str, float] = {}
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._fences: OrderedDict[str, float] = OrderedDict()
         self._prune_at = REMEMBERED_ENDS
         self._minted: dict[str, list[Principal]] = {}
 
@@ -72,25 +72,53 @@ class Authority:
 
     # -- the agents service's TokenMinter -------------------------------------------------------
 
-    def mint(self, agent_id: str, agent_type: str, project_id: str, permissions: tuple[str, ...], ttl_s: float) -> str:
-        """A token for an agent, valid for ``ttl_s`` seconds or until the agent ends."""
+    def mint(
+        self,
+        agent_id: str,
+        agent_type: str,
+        project_id: str,
+        permissions: tuple[str, ...],
+        ttl_s: float,
+        *,
+        attempt: int | None = None,
+    ) -> str:
+        """A token for an agent, valid for ``ttl_s`` seconds or until this attempt, or the agent, ends."""
         token, principal = self._codec.encode(
-            agent_id=agent_id, agent_type=agent_type, project_id=project_id, permissions=permissions, ttl_s=ttl_s
+            agent_id=agent_id,
+            agent_type=agent_type,
+            project_id=project_id,
+            permissions=permissions,
+            ttl_s=ttl_s,
+            attempt=attempt,
         )
-        # A restarted agent is a live one again; tokens of its earlier attempts stay refused by their own ids.
-        self._ended.pop(agent_id, None)
         self._minted.setdefault(agent_id, []).append(principal)
         return token
 
     def end(self, agent_id: str) -> None:
         """Refuse all tokens of this agent from now on."""
+        self._raise_fence(agent_id, math.inf)
         for principal in self._minted.pop(agent_id, ()):
             self._remember_revoked(principal)
-        self._ended[agent_id] = None
-        self._ended.move_to_end(agent_id)
-        while len(self._ended) > REMEMBERED_ENDS:
-            self._ended.popitem(last=False)
+
+    def end_attempt(self, agent_id: str, attempt: int) -> None:
+        """Refuse the tokens of this attempt and those before it from now on."""
+        self._raise_fence(agent_id, attempt)
+        minted = self._minted.pop(agent_id, [])
+        for principal in filter(self._is_fenced, minted):
+            self._remember_revoked(principal)
+        self._minted[agent_id] = [principal for principal in minted if not self._is_fenced(principal)]
+
+    def _raise_fence(self, agent_id: str, attempt: float) -> None:
+        self._fences[agent_id] = max(attempt, self._fences.get(agent_id, 0))
+        self._fences.move_to_end(agent_id)
+        while len(self._fences) > REMEMBERED_ENDS:
+            self._fences.popitem(last=False)
         self._forget_verified(agent_id)
+
+    def _is_fenced(self, principal: Principal) -> bool:
+        """Whether its attempt, or its agent, is known here to have ended."""
+        fence = self._fences.get(principal.agent_id, 0)
+        return fence >= (math.inf if principal.attempt is None else principal.attempt)
 
     # -- verification ----------------------------------------------------------------------------
 
@@ -115,9 +143,9 @@ class Authority:
             principal = self._codec.decode(token)
         if principal.jti in self._revoked:
             raise InvalidToken("the token was revoked")
-        await self._check_alive(principal.agent_id)
+        await self._check_alive(principal)
         # Looked at again after the await: a revocation or an end may have come in between.
-        if principal.jti in self._revoked or principal.agent_id in self._ended:
+        if principal.jti in self._revoked or self._is_fenced(principal):
             raise InvalidToken("the token was revoked")
         assert authorization is not None
         self._verified[_digest(authorization)] = principal
@@ -125,13 +153,19 @@ class Authority:
             self._verified.popitem(last=False)
         return principal
 
-    async def _check_alive(self, agent_id: str) -> None:
-        if agent_id in self._ended:
-            raise InvalidToken("the token's agent has ended")
+    async def _check_alive(self, principal: Principal) -> None:
+        """Raise InvalidToken when the agent, or the attempt that the token was made for, has ended."""
+        if self._is_fenced(principal):
+            raise InvalidToken("the token's agent, or its attempt of it, has ended")
         assert self._records is not None
-        record = await self._records.find_agent(agent_id)
-        if record is not None and record.status in FINAL_STATES:
+        record = await self._records.find_agent(principal.agent_id)
+        if record is None:
+            return
+        if record.status in FINAL_STATES:
             raise InvalidToken("the token's agent has ended")
+        # The store knows it too, so that an attempt that an earlier sidecar ended stays ended.
+        if principal.attempt is not None and principal.attempt < record.open_attempt:
+            raise InvalidToken("the token's attempt has ended; the agent was started again since")
 
     # -- refresh ---------------------------------------------------------------------------------
 
@@ -157,7 +191,7 @@ class Authority:
                 f"this token was refreshed {principal.generation - 1} times, which is the limit; a new one is needed",
                 details={"generation": principal.generation},
             )
-        await self._check_alive(principal.agent_id)
+        await self._check_alive(principal)
         await self.revoke(principal)
         token, fresh = self._codec.encode(
             agent_id=principal.agent_id,
@@ -166,8 +200,9 @@ class Authority:
             permissions=tuple(name for name in PERMISSIONS if name in principal.permissions),
             ttl_s=principal.expires_at - principal.issued_at,
             generation=principal.generation + 1,
+            attempt=principal.attempt,
         )
-        if principal.agent_id in self._ended:
+        if self._is_fenced(principal):
             raise InvalidToken("the token's agent has ended")
         if principal.agent_id in self._minted:
             self._minted[principal.agent_id].append(fresh)

@@ -24,6 +24,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         issued_at: seconds since the epoch.
         expires_at: seconds since the epoch; from then on the token is refused.
         generation: 1 for a first token, one more with each refresh.
+        attempt: the attempt of a spawned agent that it was made for; None where there is no such attempt.
     """
 
     agent_id: str
@@ -34,6 +35,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     issued_at: int
     expires_at: int
     generation: int = 1
+    attempt: int | None = None
 
     @property
     def is_admin(self) -> bool:

@@ -43,7 +43,7 @@ class UnknownKey(InvalidToken):
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
-    """The claims of a token; each is required but ``generation``, which counts refreshes."""
+    """The claims of a token; each is required but ``generation``, which counts refreshes, and ``attempt``."""
 
     sub: str
     agent_type: str
@@ -56,6 +56,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     exp: int
     jti: str
     generation: int = 1
+    attempt: int | None = None
 
 
 class TokenCodec:
@@ -74,6 +75,7 @@ class TokenCodec:
         permissions: tuple[str, ...],
         ttl_s: float,
         generation: int = 1,
+        attempt: int | None = None,
     ) -> tuple[str, Principal]:
         """A new token valid from now for ``ttl_s`` seconds (at least 1), and whom it stands for."""
         now = int(self._clock.now())
@@ -89,9 +91,10 @@ class TokenCodec:
             exp=now + max(1, int(ttl_s)),
             jti=secrets.token_urlsafe(18),
             generation=generation,
+            attempt=attempt,
         )
         token = jwt.encode(
-            msgspec.to_builtins(claims),
+            {name: value for name, value in msgspec.to_builtins(claims).items() if value is not None},
             self._keys.signing_key,
             algorithm=ALGORITHM,
             headers={"kid": self._keys.kid},
@@ -148,4 +151,5 @@ def _principal(claims: Claims) -> Principal:
         issued_at=claims.iat,
         expires_at=claims.exp,
         generation=claims.generation,
+        attempt=claims.attempt,
     )

@@ -42,6 +42,7 @@ async def store_result(call: Call) -> Reply:
         issue_id=body.issue_id,
         result=body.result,
         timestamp=body.timestamp,
+        attempt=principal.attempt,
     )
     # The id comes from the key, so that two copies of a request that run at once, or a retry after a crash between
     # the result and its remembered answer, still store one round.

@@ -17,11 +17,23 @@ class Publish(Protocol):
 class TokenMinter(Protocol):
     """Gives agents their tokens; implemented by ``api.auth``."""
 
-    def mint(self, agent_id: str, agent_type: str, project_id: str, permissions: tuple[str, ...], ttl_s: float) -> str:
-        """A bearer token for this agent, valid for ``ttl_s`` seconds or until the agent ends."""
+    def mint(
+        self,
+        agent_id: str,
+        agent_type: str,
+        project_id: str,
+        permissions: tuple[str, ...],
+        ttl_s: float,
+        *,
+        attempt: int | None = None,
+    ) -> str:
+        """A bearer token for this attempt, valid for ``ttl_s`` seconds or until the attempt ends."""
 
     def end(self, agent_id: str) -> None:
         """Refuse all tokens of this agent from now on."""
+
+    def end_attempt(self, agent_id: str, attempt: int) -> None:
+        """Refuse the tokens of this attempt and those before it from now on."""
 
 
 class Spawned(Model, frozen=True, kw_only=True):

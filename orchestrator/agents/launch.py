@@ -84,7 +84,7 @@ class Launcher:
         self._environ = environ
 
     def mint(self, live: LiveAgent) -> str:
-        """A new token for this agent."""
+        """A new token for this agent's attempt, or for the next one while it is queued."""
         record, profile = live.record, live.profile
         return self._minter.mint(
             record.agent_id,
@@ -92,6 +92,7 @@ class Launcher:
             record.project_id,
             permissions_of(profile.permission_class),
             token_ttl_s(record.request, profile),
+            attempt=record.open_attempt,
         )
 
     def check_command(self, request: SpawnRequest, profile: Profile) -> None:

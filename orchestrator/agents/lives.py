@@ -230,10 +230,14 @@ class AgentLives:
             "ended_at": self._clock.now(),
         }
         if self._is_restarting(live, outcome):
+            # What the attempt left behind, if anything, may not speak for the next one.
+            self._minter.end_attempt(record.agent_id, record.attempt)
             told = msgspec.structs.replace(record, status=STATUS_OF_OUTCOME[outcome].value, **facts)
             await self.announce(end_event(told), record)
             live.ticket = None
-            await until_stored(lambda: self._registry.update(live, status=AgentState.QUEUED.value, **facts))
+            # Its process is gone, and another program may have its number by now.
+            gone = {"process_id": None, "start_ticks": None}
+            await until_stored(lambda: self._registry.update(live, status=AgentState.QUEUED.value, **facts, **gone))
             await self.announce(
                 supervisor_event("agent_restarted", live.record, key=f"{record.attempt}.restarted"), record
             )

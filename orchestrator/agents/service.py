@@ -13,20 +13,18 @@ import structlog
 from agentpool.base import OutputChunk, Pool
 from agentpool.errors import IllegalTransition, PoolClosed, PoolFull, UnknownAgent
 from agentpool.messages import AgentExited
-from agentpool.runtimes import runtime_names
 from agentpool.states import AgentState, Outcome, is_final
 from orchestrator.agents.base import InputReceipt, Spawned
 from orchestrator.agents.ends import supervisor_event
-from orchestrator.agents.environment import check_environment
-from orchestrator.agents.launch import Launcher, command_of, merged_limits
+from orchestrator.agents.launch import Launcher, command_of
 from orchestrator.agents.lives import AgentLives
 from orchestrator.agents.registry import AgentRegistry, LiveAgent
-from orchestrator.agents.restarts import POLICIES
+from orchestrator.agents.requests import check_request
 from orchestrator.agents.view import full_view, short_view
 from orchestrator.clock import Clock
 from orchestrator.errors import (
     AgentNotRunning,
-    BadRequest,
+    InvalidToken,
     NoSuchAgent,
     PoolSaturated,
     SidecarError,
@@ -38,11 +36,9 @@ from orchestrator.metrics import Metrics
 from orchestrator.models import JSON, AgentPage, AgentQuery, AgentRecord, ResultDraft, SpawnRequest
 from orchestrator.profiles.catalogue import Profiles
 from orchestrator.profiles.model import Profile
-from orchestrator.profiles.requirements import resolve_requirements
 from orchestrator.projects import ProjectService
 from orchestrator.results import ResultService, Stored
 from orchestrator.storage.base import AgentStore
-from orchestrator.workspaces import KINDS
 
 #: Largest answer of one read of output (contract section 4).
 MAX_OUTPUT_READ = 1 << 20
@@ -312,14 +308,22 @@ class AgentService:
         return receipt
 
     async def store_result(self, project_id: str, draft: ResultDraft, *, result_id: str | None = None) -> Stored:
-        """Store a result that came by the API; a spawned agent's becomes its attempt's newest. Raises as ``store``."""
+        """Store a result that came by the API; a spawned agent's becomes its attempt's newest.
+
+        ``draft.attempt`` is the attempt that the caller's token speaks for, if any. Raises as ``store``, and
+        InvalidToken when that attempt has been overtaken by the next one.
+        """
         live = self._registry.live.get(draft.agent_id)
         if live is None or live.record.project_id != project_id:
             record = await self._store.get_agent(project_id, draft.agent_id)
-            if record is not None:
-                draft = msgspec.structs.replace(draft, attempt=record.attempt)
-            return await self._results.store(project_id, draft, result_id=result_id)
+            attempt = record.attempt if record is not None else None
+            return await self._results.store(
+                project_id, msgspec.structs.replace(draft, attempt=attempt), result_id=result_id
+            )
         attempt = live.record.attempt
+        if draft.attempt not in (None, attempt):
+            # Its token was good when the request came; the attempt has been overtaken since.
+            raise InvalidToken("the token's attempt has ended; the agent was started again since")
         stored = await self._results.store(
             project_id, msgspec.structs.replace(draft, attempt=attempt), result_id=result_id
         )
@@ -361,36 +365,3 @@ class AgentService:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-
-
-def check_request(request: SpawnRequest, profile: Profile) -> None:
-    """Raise BadRequest for what a spawn request may not say."""
-    check_identifier(request.issue_id, "issue_id")
-    if not request.task.strip():
-        raise _bad("task", "must not be empty")
-    if "\x00" in request.task:
-        raise _bad("task", "must not hold a NUL character")
-    check_environment(request.environment)
-    resolve_requirements(request.context_requirements)
-    if request.workspace is not None and request.workspace not in KINDS:
-        raise _bad("workspace", f"must be one of {', '.join(KINDS)}")
-    if request.restart is not None and request.restart not in POLICIES:
-        raise _bad("restart", f"must be one of {', '.join(POLICIES)}")
-    if request.timeout_seconds is not None and not 0 < request.timeout_seconds <= 7 * 86400:
-        raise _bad("timeout_seconds", "must be more than 0 and at most 604800")
-    if request.command is not None and not (request.command and request.command[0]):
-        raise _bad("command", "must name a program")
-    if any("\x00" in part for part in request.command or ()):
-        raise _bad("command", "must not hold a NUL character")
-    if request.runtime is not None and request.runtime not in runtime_names():
-        raise _bad("runtime", f"must be one of {', '.join(runtime_names())}")
-    if request.command is None and request.runtime not in (None, profile.runtime):
-        raise _bad("runtime", f"is {profile.runtime!r} for {profile.agent_type}; another one needs a command")
-    runtime, command = command_of(request, profile)
-    if runtime == "python" and (len(command) != 1 or command[0].count(":") != 1):
-        raise _bad("command", "must be one 'module:function' for runtime python")
-    merged_limits(profile, request)
-
-
-def _bad(field: str, problem: str) -> BadRequest:
-    return BadRequest(f"{field} {problem}", details={"field": field})

@@ -75,7 +75,9 @@ def test_fault_17_nothing_of_a_stale_attempt_speaks_any_more(server: Server, iss
     """What an attempt left behind went on beside the next one, and gave its results as that one's."""
     stale, first = tmp_path / "stale", tmp_path / "first"
     helper = f"setsid sh -c 'while :; do echo $$ >> {stale}; sleep 0.05; done' & "
+    tokens = tmp_path / "tokens"
     script = (
+        f'echo "$JWT_TOKEN" >> {tokens}; '
         f"if [ ! -e {first} ]; then {helper} touch {first}; while [ ! -s {stale} ]; do sleep 0.05; done; exit 1; fi; "
         f"{say_result(decisions=['second'])}; sleep 300"
     )
@@ -90,10 +92,14 @@ def test_fault_17_nothing_of_a_stale_attempt_speaks_any_more(server: Server, iss
     until(second, timeout_s=60, what=lambda: f"the second attempt runs: {agent(api, agent_id)}")
     said = stale.read_bytes()
     assert not psutil.pid_exists(int(said.split()[0]))
+    older, newer = tokens.read_text().split()
+    body = {"agent_type": "python-specialist", "issue_id": issue, "result": {"status": "success"}}
+    for token in {spawned["jwt_token"], older}:
+        server.api(token=token).post("/api/results", body).refused(401, "AUTH_001")
+    server.api(token=newer).post("/api/results", body).expect(201)
     api.delete(f"/api/agents/{agent_id}", force="true").expect(200)
     assert stale.read_bytes() == said
-    body = {"agent_type": "python-specialist", "issue_id": issue, "result": {"status": "success"}}
-    server.api(token=spawned["jwt_token"]).post("/api/results", body).refused(401, "AUTH_001")
+    server.api(token=newer).post("/api/results", body).refused(401, "AUTH_001")
 
 
 def test_fault_22_kills_at_random_moments_lose_no_acknowledged_event(

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 from structlog.testing import capture_logs
 
-from orchestrator.errors import SpawnFailed, StorageWriteFailed
+from orchestrator.errors import InvalidToken, SpawnFailed, StorageWriteFailed
 from orchestrator.identifiers import new_id
-from orchestrator.models import AgentQuery, AgentRecord
+from orchestrator.models import AgentQuery, AgentRecord, ResultDraft
 from orchestrator.supervisor import Supervisor
 from tests.support.supervisors import (
     PATIENCE_S,
@@ -150,8 +151,17 @@ async def test_an_end_asked_for_while_the_agent_ends(tmp_path: Path, monkeypatch
 class CountingMinter(RecordingMinter):
     """Makes every token another one."""
 
-    def mint(self, agent_id: str, agent_type: str, project_id: str, permissions: tuple[str, ...], ttl_s: float) -> str:
-        super().mint(agent_id, agent_type, project_id, permissions, ttl_s)
+    def mint(
+        self,
+        agent_id: str,
+        agent_type: str,
+        project_id: str,
+        permissions: tuple[str, ...],
+        ttl_s: float,
+        *,
+        attempt: int | None = None,
+    ) -> str:
+        super().mint(agent_id, agent_type, project_id, permissions, ttl_s, attempt=attempt)
         return f"token-{len(self.minted)}"
 
 
@@ -164,6 +174,48 @@ async def test_each_attempt_has_a_token_of_its_own(tmp_path: Path) -> None:
         assert (record.status, record.attempt) == ("completed", 2)
         result = await supervisor.results.get(PROJECT, record.result_id or "")
         assert result.result["output"] == "token-2\n"
+
+
+async def test_between_two_attempts_there_is_no_process(tmp_path: Path) -> None:
+    """An agent that waited for its restart was shown with the number of a process that was long gone."""
+    async with running_supervisor(tmp_path) as supervisor:
+        spawned = await supervisor.agents.spawn(request("/bin/sh", "-c", "exit 3", restart="always"))
+        agent_id = spawned.record.agent_id
+        async with asyncio.timeout(PATIENCE_S):
+            while (record := await supervisor.agents.get(PROJECT, agent_id)).status != "queued":
+                await asyncio.sleep(0)
+        assert (record.process_id, record.attempt, record.exit_code) == (None, 1, 3)
+        assert supervisor.agents.full_view(record)["process_id"] is None
+        stored = await supervisor.storage.get_agent(PROJECT, agent_id)
+        assert stored is not None
+        assert (stored.process_id, stored.start_ticks) == (None, None)
+        await supervisor.agents.terminate(record, force=True)
+
+
+async def test_a_result_of_an_overtaken_attempt_is_refused(tmp_path: Path) -> None:
+    """A result that was on its way while the attempt ended counted as the next attempt's."""
+    minter = RecordingMinter()
+    async with running_supervisor(tmp_path, minter=minter) as supervisor:
+        flag = tmp_path / "flag"
+        script = f"if [ -e {flag} ]; then exec sleep 600; fi; touch {flag}; exit 3"
+        spawned = await supervisor.agents.spawn(request("/bin/sh", "-c", script, restart="on-failure"))
+        agent_id = spawned.record.agent_id
+        async with asyncio.timeout(PATIENCE_S):
+            while (record := await supervisor.agents.get(PROJECT, agent_id)).attempt != 2:
+                await asyncio.sleep(0.01)
+        assert minter.fenced == [(agent_id, 1)]
+        draft = ResultDraft(
+            agent_id=agent_id,
+            agent_type=record.agent_type,
+            issue_id=record.issue_id,
+            result={"status": "success"},
+            attempt=1,
+        )
+        with pytest.raises(InvalidToken):
+            await supervisor.agents.store_result(PROJECT, draft)
+        stored = await supervisor.agents.store_result(PROJECT, msgspec.structs.replace(draft, attempt=2))
+        record = await supervisor.agents.terminate(await supervisor.agents.get(PROJECT, agent_id), force=True)
+        assert record.result_id == stored.result.id
 
 
 async def test_a_restart_that_fails_keeps_what_was_said(tmp_path: Path) -> None:

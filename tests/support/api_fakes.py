@@ -372,7 +372,12 @@ class FakeServices:
 
 
 def agent_record(
-    agent_id: str, project_id: str, *, status: str = "running", request: SpawnRequest | None = None
+    agent_id: str,
+    project_id: str,
+    *,
+    status: str = "running",
+    request: SpawnRequest | None = None,
+    attempt: int = 1,
 ) -> AgentRecord:
     """A record of an agent."""
     request = request or SpawnRequest(agent_type="python-specialist", issue_id="i-1", task="t", project_id=project_id)
@@ -385,7 +390,7 @@ def agent_record(
         request=request,
         created_at=1.0,
         updated_at=1.0,
-        attempt=1,
+        attempt=attempt,
         process_id=4242,
     )
 

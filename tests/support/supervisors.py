@@ -28,10 +28,23 @@ class RecordingMinter:
     def __init__(self) -> None:
         self.minted: list[str] = []
         self.ended: list[str] = []
+        self.fenced: list[tuple[str, int]] = []
 
-    def mint(self, agent_id: str, agent_type: str, project_id: str, permissions: tuple[str, ...], ttl_s: float) -> str:
+    def mint(
+        self,
+        agent_id: str,
+        agent_type: str,
+        project_id: str,
+        permissions: tuple[str, ...],
+        ttl_s: float,
+        *,
+        attempt: int | None = None,
+    ) -> str:
         self.minted.append(agent_id)
         return f"token-of-{agent_id}"
+
+    def end_attempt(self, agent_id: str, attempt: int) -> None:
+        self.fenced.append((agent_id, attempt))
 
     def end(self, agent_id: str) -> None:
         self.ended.append(agent_id)

@@ -57,9 +57,9 @@ class World:
         """A new authority over the same stores and keys, as after a restart."""
         return Authority(self.keys, AuthSettings(), clock=self.clock)
 
-    def mint(self, agent_id: str = "a", ttl_s: float = 3600) -> bytes:
+    def mint(self, agent_id: str = "a", ttl_s: float = 3600, attempt: int | None = None) -> bytes:
         """An Authorization header."""
-        token = self.authority.mint(agent_id, "python-specialist", "p", ("read_context",), ttl_s)
+        token = self.authority.mint(agent_id, "python-specialist", "p", ("read_context",), ttl_s, attempt=attempt)
         return f"Bearer {token}".encode()
 
 
@@ -116,12 +116,57 @@ async def test_an_ended_agents_token_is_refused_after_a_restart(world: World, st
 async def test_a_restarted_agent_has_only_its_new_token(world: World) -> None:
     """An attempt's leftover process must not go on in the name of the next attempt."""
     await world.authority.start(world.records)
-    first = world.mint()
-    world.authority.end("a")
-    second = world.mint()
-    assert (await world.authority.verify(second)).agent_id == "a"
+    first = world.mint(attempt=1)
+    assert (await world.authority.verify(first)).attempt == 1
+    world.authority.end_attempt("a", 1)
+    assert world.authority.recall(first) is None
+    second = world.mint(attempt=2)
+    assert (await world.authority.verify(second)).attempt == 2
     with pytest.raises(InvalidToken):
         await world.authority.verify(first)
+    world.authority.end("a")
+    with pytest.raises(InvalidToken):
+        await world.authority.verify(second)
+
+
+@pytest.mark.parametrize(
+    ("status", "attempt", "is_good"),
+    [("queued", 0, True), ("running", 1, True), ("queued", 1, False), ("starting", 2, False), ("running", 2, False)],
+)
+async def test_an_attempt_stays_fenced_over_a_restart(world: World, status: str, attempt: int, is_good: bool) -> None:
+    """A sidecar that was killed forgot which attempts had ended, and took their tokens again."""
+    header = world.mint(attempt=1)
+    world.records.agents["a"] = agent_record("a", "p", status=status, attempt=attempt)
+    again = world.restarted()
+    await again.start(world.records)
+    if is_good:
+        assert (await again.verify(header)).attempt == 1
+    else:
+        with pytest.raises(InvalidToken, match="attempt"):
+            await again.verify(header)
+
+
+async def test_an_attempt_that_ends_during_verification_is_fenced(world: World) -> None:
+    """The record may be that of the attempt's last moment."""
+    await world.authority.start(world.records)
+    world.records.agents["a"] = agent_record("a", "p", status="running", attempt=1)
+    header = world.mint(attempt=1)
+    verifying = asyncio.create_task(world.authority.verify(header))
+    await asyncio.sleep(0)
+    world.authority.end_attempt("a", 1)
+    with pytest.raises(InvalidToken):
+        await verifying
+    assert world.authority.recall(header) is None
+
+
+async def test_a_refreshed_token_speaks_for_the_same_attempt(world: World) -> None:
+    """A refresh must not lead past the fence."""
+    await world.authority.start(world.records)
+    token, fresh = await world.authority.refresh(await world.authority.verify(world.mint(ttl_s=200, attempt=1)))
+    assert fresh.attempt == 1
+    world.authority.end_attempt("a", 1)
+    with pytest.raises(InvalidToken):
+        await world.authority.verify(f"Bearer {token}".encode())
 
 
 async def test_an_end_during_verification_counts(world: World) -> None:
@@ -217,7 +262,6 @@ async def test_a_refreshed_token_ends_with_its_agent(world: World) -> None:
     await world.authority.start(world.records)
     token, _ = await world.authority.refresh(await world.authority.verify(world.mint(ttl_s=200)))
     world.authority.end("a")
-    world.mint()
     with pytest.raises(InvalidToken):
         await world.authority.verify(f"Bearer {token}".encode())
 
