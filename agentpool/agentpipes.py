@@ -12,7 +12,7 @@ import msgspec
 from agentpool.config import WorkerConfig
 from agentpool.launching import Pipes
 from agentpool.lines import LineSplitter
-from agentpool.messages import AgentOutput, AgentRecord, Fact, InputState
+from agentpool.messages import AgentOutput, AgentRecord, Fact, Feed, FeedLine, FeedState, InputState
 from agentpool.pump import Pump
 from agentpool.reactor import WRITE, Reactor
 from agentpool.runtimes import LineParser, Runtime
@@ -74,7 +74,8 @@ class AgentPipes:
             Pump(reactor, pipes.stderr, self.logs["stderr"], None, self._on_moved),
         ]
         if pipes.stdin is not None:
-            self._stdin = StdinQueue(pipes.stdin, self._host.config.input_bytes, self._report_input, reactor.forget)
+            bound = self._host.config.input_bytes
+            self._stdin = StdinQueue(pipes.stdin, bound, self._report_input, self._report_feed, reactor.forget)
 
     def begin(self) -> None:
         """Start to read."""
@@ -102,6 +103,16 @@ class AgentPipes:
             self._report_input(message_id, "dead", "no_stdin")
             return
         self._stdin.put(message_id, self._runtime.encode_input(line))
+        self._watch_stdin()
+
+    def feed(self, command: Feed) -> None:
+        """Queue lines of the native protocol for stdin, as far as there is room."""
+        if self._stdin is None:
+            self._report_feed("closed", 0)
+            return
+        encode = self._runtime.encode_input
+        lines = [FeedLine(item.sequence, encode(item.line)) for item in command.lines]
+        self._stdin.feed(lines, is_retry=command.is_retry)
         self._watch_stdin()
 
     def close_input(self) -> None:
@@ -168,6 +179,10 @@ class AgentPipes:
     def _report_input(self, message_id: str, state: str, reason: str) -> None:
         agent_id = self._spec.agent_id
         self._host.emit(InputState(agent_id=agent_id, message_id=message_id, state=state, reason=reason))
+
+    def _report_feed(self, state: str, sequence: int) -> None:
+        spec = self._spec
+        self._host.emit(FeedState(agent_id=spec.agent_id, attempt=spec.attempt, state=state, sequence=sequence))
 
     def _on_moved(self) -> None:
         self.last_output_at = time.monotonic()

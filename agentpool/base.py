@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 import msgspec
 
-from agentpool.messages import AgentStarted, Fact
+from agentpool.messages import AgentStarted, Fact, FeedLine
 from agentpool.specs import LaunchSpec
 
 
@@ -78,6 +78,12 @@ class Pool(Protocol):
 
     def send(self, agent_id: str, message_id: str, line: bytes) -> None:
         """Queue one line for an agent's stdin; InputState facts follow. Raises UnknownAgent."""
+
+    def feed(self, agent_ids: Sequence[str], lines: Sequence[FeedLine], *, is_retry: bool = False) -> None:
+        """Queue lines, in this order, for the stdin of several agents; those that have ended are passed over.
+
+        FeedState facts follow for an agent whose queue has no room, and for a retry: see ``messages.Feed``.
+        """
 
     def facts(self) -> AsyncIterator[Fact]:
         """All facts in order; one consumer only. A slow consumer slows the workers, it loses nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import psutil
 import structlog
@@ -18,7 +18,18 @@ from agentpool.crew import Crew
 from agentpool.errors import LaunchFailed, PoolClosed, PoolError, UnknownAgent
 from agentpool.feed import FactFeed
 from agentpool.handle import Kept, WorkerHandle
-from agentpool.messages import AgentExited, AgentLaunchFailed, AgentStarted, CloseInput, Fact, Input, Kill, Spawn
+from agentpool.messages import (
+    AgentExited,
+    AgentLaunchFailed,
+    AgentStarted,
+    CloseInput,
+    Fact,
+    Feed,
+    FeedLine,
+    Input,
+    Kill,
+    Spawn,
+)
 from agentpool.platforms import ProcessFlags, raise_descriptor_limit
 from agentpool.scheduling import Capacity, capacity_of, pick_worker
 from agentpool.specs import LaunchSpec
@@ -125,6 +136,18 @@ class LocalPool:
         if b"\n" in line:
             raise PoolError("an input line must not hold a newline")
         self._keeper(agent_id).send(Input(agent_id=agent_id, message_id=message_id, line=line))
+
+    def feed(self, agent_ids: Sequence[str], lines: Sequence[FeedLine], *, is_retry: bool = False) -> None:
+        """Queue lines for the stdin of several agents. Raises PoolError (a newline in one)."""
+        if any(b"\n" in item.line for item in lines):
+            raise PoolError("an input line must not hold a newline")
+        kept: dict[WorkerHandle, list[str]] = {}
+        for agent_id in agent_ids:
+            handle = self._keepers.get(agent_id)
+            if handle is not None and agent_id in handle.agents:
+                kept.setdefault(handle, []).append(agent_id)
+        for handle, mine in kept.items():
+            handle.send(Feed(agent_ids=tuple(mine), lines=tuple(lines), is_retry=is_retry))
 
     def close_input(self, agent_id: str) -> None:
         """Close an agent's stdin after what is queued. Raises UnknownAgent."""

@@ -39,6 +39,25 @@ class Input(Message, frozen=True, kw_only=True):
     line: bytes
 
 
+class FeedLine(msgspec.Struct, frozen=True, array_like=True):
+    """One line (without its newline) of a feed; ``sequence`` is its place in it and grows from line to line."""
+
+    sequence: int
+    line: bytes
+
+
+class Feed(Message, frozen=True, kw_only=True):
+    """Write lines in this order to the stdin of several agents. Where there is room nothing is answered.
+
+    From the first line on that an agent's queue has no room for (FeedState ``full``), its lines are refused, so
+    that none overtakes another, until a Feed comes with ``is_retry``; that one is answered in any case.
+    """
+
+    agent_ids: tuple[str, ...]
+    lines: tuple[FeedLine, ...]
+    is_retry: bool = False
+
+
 class CloseInput(Message, frozen=True, kw_only=True):
     """Close an agent's stdin once all that is queued for it is written."""
 
@@ -57,7 +76,7 @@ class Shutdown(Message, frozen=True, kw_only=True):
     grace_s: float
 
 
-Command = Spawn | Kill | Input | CloseInput | Ping | Shutdown
+Command = Spawn | Kill | Input | Feed | CloseInput | Ping | Shutdown
 
 
 # -- facts ------------------------------------------------------------------------------------
@@ -154,6 +173,19 @@ class InputState(Message, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class FeedState(Message, frozen=True, kw_only=True):
+    """What became of an agent's feed.
+
+    ``full``: no room for the line ``sequence`` and those after it; ``ready``: there is room again; ``taken``: all
+    lines of a retry were queued, the last of which is ``sequence``; ``closed``: the agent has no open stdin.
+    """
+
+    agent_id: str
+    attempt: int
+    state: str
+    sequence: int = 0
+
+
 class AgentExited(Message, frozen=True, kw_only=True):
     """The attempt is over: its process tree is gone and its pipes are drained to the logs.
 
@@ -196,6 +228,7 @@ Fact = (
     | AgentRecord
     | AgentOutput
     | InputState
+    | FeedState
     | AgentExited
     | WorkerLost
 )

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+from agentpool.messages import FeedLine
 
 #: Written lines whose acknowledgement is still awaited; the oldest are forgotten beyond this.
 MAX_UNACKNOWLEDGED = 1024
 
 Report = Callable[[str, str, str], None]
+FeedReport = Callable[[str, int], None]
 
 
 class StdinQueue:
     """Lines for one agent. Never blocks: what the pipe does not take waits, up to ``bound`` bytes.
 
     ``report(message_id, state, reason)`` is called for ``queued``, ``written``, ``acknowledged`` and ``dead``;
-    ``release(fd)`` just before the pipe is closed.
+    ``report_feed(state, sequence)`` as ``messages.FeedState`` says; ``release(fd)`` just before the pipe is closed.
     """
 
-    def __init__(self, fd: int, bound: int, report: Report, release: Callable[[int], None]) -> None:
+    def __init__(
+        self, fd: int, bound: int, report: Report, report_feed: FeedReport, release: Callable[[int], None]
+    ) -> None:
         self._fd: int | None = fd
         self._release = release
         self._bound = bound
         self._report = report
-        self._waiting: deque[tuple[str, memoryview]] = deque()
+        self._report_feed = report_feed
+        #: Lines that wait; those of the feed have no message id.
+        self._waiting: deque[tuple[str | None, memoryview]] = deque()
+        self._is_refusing = False
+        self._wants_room = False
         self._waiting_bytes = 0
         self._unacknowledged: OrderedDict[str, None] = OrderedDict()
         self._is_closing = False
@@ -54,8 +63,39 @@ class StdinQueue:
         self._report(message_id, "queued", "")
         self.flush()
 
+    def feed(self, lines: Iterable[FeedLine], *, is_retry: bool) -> None:
+        """Queue lines (their newlines are added) up to the first that there is no room for; see ``messages.Feed``."""
+        if is_retry:
+            self._is_refusing = self._wants_room = False
+        sequence = 0
+        for item in lines:
+            sequence = item.sequence
+            if self._is_refusing:
+                return
+            if self._fd is None or self._is_closing:
+                self._is_refusing = True
+                self._report_feed("closed", sequence)
+                return
+            data = item.line + b"\n"
+            # A line larger than the bound still goes, alone.
+            if self._waiting and self._waiting_bytes + len(data) > self._bound:
+                self._is_refusing = self._wants_room = True
+                self._report_feed("full", sequence)
+                return
+            self._waiting.append((None, memoryview(data)))
+            self._waiting_bytes += len(data)
+            self.flush()
+        if is_retry:
+            self._report_feed("taken", sequence)
+
     def flush(self) -> None:
         """Write what the pipe takes now."""
+        self._write()
+        if self._wants_room and self._waiting_bytes <= self._bound // 2:
+            self._wants_room = False
+            self._report_feed("ready", 0)
+
+    def _write(self) -> None:
         while self._fd is not None and self._waiting:
             message_id, data = self._waiting[0]
             try:
@@ -71,6 +111,8 @@ class StdinQueue:
                 self._waiting[0] = (message_id, data[written:])
                 return
             self._waiting.popleft()
+            if message_id is None:
+                continue
             self._unacknowledged[message_id] = None
             if len(self._unacknowledged) > MAX_UNACKNOWLEDGED:
                 self._unacknowledged.popitem(last=False)
@@ -97,7 +139,8 @@ class StdinQueue:
         waiting, self._waiting = self._waiting, deque()
         self._waiting_bytes = 0
         for message_id, _ in waiting:
-            self._report(message_id, "dead", reason)
+            if message_id is not None:
+                self._report(message_id, "dead", reason)
         if fd is not None:
             self._release(fd)
             os.close(fd)

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,17 @@ from agentpool.feed import FactFeed
 from agentpool.launching import find_program
 from agentpool.lines import LineSplitter
 from agentpool.local import STREAMS, read_log
-from agentpool.messages import AgentExited, AgentRecord, AgentStarted, Fact, InputState, Survivors, Usage
+from agentpool.messages import (
+    AgentExited,
+    AgentRecord,
+    AgentStarted,
+    Fact,
+    FeedLine,
+    FeedState,
+    InputState,
+    Survivors,
+    Usage,
+)
 from agentpool.runtimes import get_runtime
 from agentpool.scheduling import Capacity
 from agentpool.specs import LaunchSpec
@@ -160,6 +170,19 @@ class MemoryPool:
         if has_stdin:
             run.inputs.put_nowait((message_id, line))
             self._input_state(run, message_id, "written")
+
+    def feed(self, agent_ids: Sequence[str], lines: Sequence[FeedLine], *, is_retry: bool = False) -> None:
+        """See Pool; there is always room."""
+        for agent_id in agent_ids:
+            run = self._runs.get(agent_id)
+            if run is None:
+                continue
+            state = "taken" if run.runtime.has_stdin else "closed"
+            for item in lines if run.runtime.has_stdin else ():
+                run.inputs.put_nowait(("", item.line))
+            if is_retry or state == "closed":
+                last = lines[-1].sequence if lines else 0
+                self._feed.put(FeedState(agent_id=agent_id, attempt=run.spec.attempt, state=state, sequence=last))
 
     def facts(self) -> AsyncIterator[Fact]:
         """See Pool."""

@@ -24,6 +24,7 @@ from agentpool.messages import (
     CloseInput,
     Command,
     Fact,
+    Feed,
     Input,
     InputState,
     Kill,
@@ -186,6 +187,11 @@ class Worker:
             else:
                 ids = {"agent_id": command.agent_id, "message_id": command.message_id}
                 self.emit(InputState(**ids, state="dead", reason="agent_ended"))
+        elif isinstance(command, Feed):
+            for agent_id in command.agent_ids:
+                target = self._attempts.get(agent_id)
+                if target is not None and target.pipes is not None:
+                    target.pipes.feed(command)
         elif isinstance(command, CloseInput):
             target = self._attempts.get(command.agent_id)
             if target is not None and target.pipes is not None:

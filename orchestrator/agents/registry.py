@@ -14,7 +14,7 @@ from agentpool.messages import AgentRecord as OutputRecord
 from agentpool.states import AgentState, check_transition, is_final
 from orchestrator.agents.base import InputReceipt
 from orchestrator.clock import Clock
-from orchestrator.models import JSON, AgentRecord, Event
+from orchestrator.models import JSON, AgentRecord
 from orchestrator.profiles.model import Profile
 from orchestrator.storage.base import AgentStore
 
@@ -35,7 +35,6 @@ class LiveAgent:
         facts: what the pool said of the running attempt, in order.
         stop_reason: why somebody wants it ended, or None.
         result_id, result_status: the newest result of the running attempt.
-        fed: events on their way to its stdin, by id.
         notes: what could not be taken from its pipe, for the evidence (bounded).
     """
 
@@ -53,7 +52,6 @@ class LiveAgent:
         self.notes: list[str] = []
         self.progress: JSON = {}
         self.inputs: dict[str, InputReceipt] = {}
-        self.fed: dict[str, Event] = {}
         self.stdout_bytes = 0
         self.stderr_bytes = 0
         self.record_dir = ""
@@ -61,11 +59,6 @@ class LiveAgent:
         self.ended = asyncio.Event()
         self.output_grew = asyncio.Event()
         self.lock = asyncio.Lock()
-
-    @property
-    def is_reading_events(self) -> bool:
-        """Whether events of its topics are to be written to its stdin now."""
-        return self.record.status == AgentState.RUNNING and bool(self.profile.subscribes)
 
     def ask_to_stop(self, reason: str, grace_s: float | None) -> None:
         """Note that somebody wants it ended; a later wish may only shorten the grace."""
@@ -102,7 +95,6 @@ class LiveAgent:
         self.result_id = self.result_status = None
         self.notes = []
         self.progress = {}
-        self.fed = {}
         self.facts = asyncio.Queue(MAX_PENDING_FACTS)
 
     def wake_followers(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from agentpool.base import Pool
-from agentpool.messages import AgentExited, AgentOutput, InputState, WorkerLost
+from agentpool.messages import AgentExited, AgentOutput, FeedState, InputState, WorkerLost
 from agentpool.messages import AgentRecord as OutputRecord
 from orchestrator.agents.base import InputReceipt
 from orchestrator.agents.feeds import EventFeeds
@@ -41,8 +41,10 @@ class Relay:
             live = self._registry.live.get(getattr(fact, "agent_id", ""))
             if live is None:
                 continue
-            if isinstance(fact, InputState):
-                if not await self._feeds.note(live, fact):
+            if isinstance(fact, FeedState):
+                self._feeds.note(live, fact)
+            elif isinstance(fact, InputState):
+                if not self._feeds.note_input(fact):
                     receipt = InputReceipt(message_id=fact.message_id, state=fact.state, reason=fact.reason)
                     live.remember_input(receipt)
             elif isinstance(fact, AgentOutput):
@@ -51,6 +53,8 @@ class Relay:
                 if fact.attempt != live.record.attempt:
                     log.warning("stale_fact", agent_id=fact.agent_id, attempt=fact.attempt)
                     continue
+                if isinstance(fact, AgentExited):
+                    self._feeds.detach(live)
                 await live.facts.put(fact)
 
     def _grew(self, live: LiveAgent, fact: AgentOutput) -> None:

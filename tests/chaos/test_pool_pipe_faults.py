@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from pathlib import Path
 
 import msgspec
 import psutil
 import pytest
 
-from agentpool.messages import InputState
+from agentpool.messages import FeedLine, FeedState, InputState
 from agentpool.testing import leave, result, say, wait, write
 from tests.support.pools import Bench, is_living, local_bench
 from tests.support.waiting import until_async
@@ -169,6 +170,33 @@ async def test_an_agent_that_does_not_read_is_bounded_and_reported(tmp_path: Pat
         assert set(last.values()) == {"written", "dead"}
         ends = [fact.reason for fact in bench.facts if isinstance(fact, InputState) and fact.state == "dead"]
         assert {"stdin_full"} < set(ends) <= {"stdin_full", "stdin_closed", "agent_ended"}
+
+
+async def test_a_full_feed_refuses_all_that_follows_until_it_is_tried_again(tmp_path: Path) -> None:
+    """Prevents a small line that overtakes a large one for which there was no room."""
+    go = tmp_path / "go"
+    code = f"import os, sys, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\nsys.stdin.read(1 << 18)"
+    large, small = b'"' + b"x" * 60_000 + b'"', b'"x"'
+    async with local_bench(tmp_path, workers=1, input_bytes=128 << 10) as (bench, pool):
+        await bench.launch("late", argv=(sys.executable, "-c", f"{code}\nsys.stdin.read()"))
+        pool.feed(["late"], [FeedLine(n, large) for n in range(1, 9)])
+        for n in range(9, 19):
+            pool.feed(["late"], [FeedLine(n, small)])
+        full = await bench.fact(FeedState)
+        assert full.state == "full"
+        assert 1 < full.sequence < 8
+        pool.feed(["late"], [FeedLine(full.sequence, large)], is_retry=True)
+        again = await bench.fact(FeedState, lambda fact: fact is not full)
+        assert (again.state, again.sequence) == ("full", full.sequence)
+        go.touch()
+        await bench.fact(FeedState, lambda fact: fact.state == "ready")
+        pool.feed(["late"], [FeedLine(full.sequence, large)], is_retry=True)
+        taken = await bench.fact(FeedState, lambda fact: fact.state == "taken")
+        assert taken.sequence == full.sequence
+        states = [fact.state for fact in bench.facts if isinstance(fact, FeedState)]
+        assert states == ["full", "full", "ready", "taken"]
+        await pool.kill("late", grace_s=0)
+        await bench.exited("late")
 
 
 async def test_a_slow_consumer_slows_the_flood_and_loses_nothing(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from agentpool.base import Pool
 from agentpool.config import PoolConfig
 from agentpool.errors import LaunchFailed, PoolClosed, PoolError, PoolFull, UnknownAgent
 from agentpool.local import LocalPool
-from agentpool.messages import AgentExited, AgentRecord, AgentStarted, InputState
+from agentpool.messages import AgentExited, AgentRecord, AgentStarted, FeedLine, FeedState, InputState
 from agentpool.testing import MemoryPool, ignore, leave, result, say, wait, write
 from tests.support.pools import bench_of
 
@@ -107,6 +107,32 @@ async def test_input_for_an_agent_without_stdin_is_dead(make_pool: PoolFactory, 
         bench.pool.send("a", "m1", b"{}")
         state = await bench.fact(InputState, lambda fact: fact.state == "dead")
         assert state.reason == "no_stdin"
+        await bench.pool.kill("a", grace_s=0)
+        await bench.exited("a")
+
+
+async def test_a_feed_reaches_all_its_agents_in_order(make_pool: PoolFactory, tmp_path: Path) -> None:
+    """Prevents lines of a feed that overtake one another, and a retry that is never answered."""
+    lines = [FeedLine(n, json.dumps({"type": "event", "text": f"line {n}"}).encode()) for n in range(1, 4)]
+    async with bench_of(make_pool(), tmp_path) as bench:
+        for agent_id in ("a", "b"):
+            await bench.launch(agent_id, {"do": "echo", "lines": 3}, leave())
+        bench.pool.feed(["a", "nobody", "b"], lines[:2])
+        bench.pool.feed(["a", "b"], lines[2:], is_retry=True)
+        for agent_id in ("a", "b"):
+            taken = await bench.fact(FeedState, lambda fact, mine=agent_id: fact.agent_id == mine)  # type: ignore[misc]
+            assert (taken.state, taken.sequence, taken.attempt) == ("taken", 3, 1)
+            await bench.exited(agent_id)
+            said = [json.loads(record.payload)["message"] for record in bench.records(agent_id, "progress")]
+            assert said == ["line 1", "line 2", "line 3"]
+
+
+async def test_a_feed_for_an_agent_without_stdin_is_refused(make_pool: PoolFactory, tmp_path: Path) -> None:
+    """Prevents an agent that cannot read from being fed for ever."""
+    async with bench_of(make_pool(), tmp_path) as bench:
+        await bench.launch("a", wait(), runtime="text")
+        bench.pool.feed(["a"], [FeedLine(1, b"{}")])
+        assert (await bench.fact(FeedState)).state == "closed"
         await bench.pool.kill("a", grace_s=0)
         await bench.exited("a")
 

@@ -1,4 +1,4 @@
-"""Triggers, topic rules and dead letters of stdin in a real supervisor."""
+"""Triggers and topic rules in a real supervisor."""
 
 from __future__ import annotations
 
@@ -98,23 +98,3 @@ async def test_topic_rules_hold_for_stdin_too(tmp_path: Path) -> None:
         await ended(supervisor, spawned.record.agent_id)
         page = await supervisor.bus.replay(PROJECT, EventQuery(types=("heard",)))
         assert [event.data["first"] for event in page.events] == ["in-implementation"]
-
-
-async def test_what_an_agent_does_not_read_becomes_a_dead_letter(tmp_path: Path) -> None:
-    """Events to an agent that never reads were kept in memory without end, or lost without a word."""
-    async with running_supervisor(tmp_path) as supervisor:
-        topic = supervisor.profiles.get("python-specialist").subscribes[0]
-        spawned = await supervisor.agents.spawn(python_agent("import signal; signal.pause()"))
-        for _ in range(30):
-            draft = EventDraft(event_type="e", publisher="x", topic=topic, data={"blob": "x" * 100_000})
-            await supervisor.bus.publish(PROJECT, draft)
-        async with asyncio.timeout(PATIENCE_S):
-            while not (letters := await supervisor.bus.dead_letters(PROJECT)):
-                await asyncio.sleep(0.05)
-        assert letters[0].target == f"stdin:{spawned.record.agent_id}"
-        assert letters[0].reason == "stdin_full"
-        await supervisor.agents.terminate(spawned.record, force=True)
-        await supervisor.bus.redrive(PROJECT, letters[0].id)
-        async with asyncio.timeout(PATIENCE_S):
-            while not any(letter.reason == "agent_ended" for letter in await supervisor.bus.dead_letters(PROJECT)):
-                await asyncio.sleep(0.05)
