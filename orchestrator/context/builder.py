@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
+from orchestrator.context.forkserver import ForkServer
 from orchestrator.context.frames import Ask, Stale, Told, decode_ask, encode, receive
 from orchestrator.context.library import Library
 from orchestrator.context.project import Limits
@@ -47,10 +48,11 @@ class Watched(msgspec.Struct):
 class Builder:
     """Serves one connection until its end."""
 
-    def __init__(self, connection: socket.socket, options: BuilderOptions) -> None:
+    def __init__(self, connection: socket.socket, options: BuilderOptions, forks: ForkServer) -> None:
         self._connection = connection
         self._options = options
-        self._library = Library(options.limits, options.capacity, options.state_dir)
+        self._forks = forks
+        self._library = Library(options.limits, options.capacity, options.state_dir, hire=forks.assistant)
         self._send_lock = threading.Lock()
         self._lock = threading.Lock()
         self._watched: dict[str, Watched] = {}
@@ -64,6 +66,7 @@ class Builder:
             pool.submit(self._answer, ask)
             if ask.what == "build":
                 pool.submit(self._finish, ask.root)
+        self._forks.close()
         os._exit(0)
 
     def _answer(self, ask: Ask) -> None:
@@ -174,7 +177,8 @@ def main(argument: str) -> None:
     gc.set_threshold(100_000, 50, 1000)
     connection = socket.socket(fileno=options.descriptor)
     os.set_inheritable(connection.fileno(), False)
-    Builder(connection, options).serve()
+    gc.freeze()  # what is there now stays, and is shared with the fork server
+    Builder(connection, options, ForkServer(closing=(options.descriptor,))).serve()
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from orchestrator.context.index import Index
+from orchestrator.context.models import FileFacts
 from orchestrator.context.outline import Block, Lines, blocks, definitions
 from orchestrator.context.query import Query
 
@@ -31,8 +32,12 @@ class View(msgspec.Struct, frozen=True):
 def open_view(data: bytes, language: str) -> View:
     """The view of ``data`` (already redacted)."""
     lines = Lines(data)
-    divided = tuple(blocks(lines, definitions(data, language)))
-    return View(lines, divided, data.lower(), tuple(lines.start(block.first) for block in divided))
+    return view_of(lines, blocks(lines, definitions(data, language)))
+
+
+def view_of(lines: Lines, divided: Sequence[Block]) -> View:
+    """The view of a text that is divided into blocks already."""
+    return View(lines, tuple(divided), lines.data.lower(), tuple(lines.start(block.first) for block in divided))
 
 
 class ViewCache:
@@ -43,19 +48,26 @@ class ViewCache:
         self._views: OrderedDict[tuple[str, str], View] = OrderedDict()
         self.size_bytes = 0
 
-    def get(self, checksum: str, language: str, load: Callable[[], bytes]) -> View:
-        """The view of the file with this checksum; ``load`` gives its text when it is not known."""
+    def get(self, checksum: str, language: str, load: Callable[[], View]) -> View:
+        """The view of the file with this checksum; ``load`` opens it when it is not known."""
         key = (checksum, language)
         view = self._views.get(key)
         if view is not None:
             self._views.move_to_end(key)
             return view
-        view = open_view(load(), language)
-        self._views[key] = view
+        view = load()
+        self.put(checksum, language, view)
+        return view
+
+    def __contains__(self, facts: FileFacts) -> bool:
+        return (facts.checksum, facts.language) in self._views
+
+    def put(self, checksum: str, language: str, view: View) -> None:
+        """Keep a view that is not known yet."""
+        self._views[checksum, language] = view
         self.size_bytes += view.cost
         while self.size_bytes > self._capacity and len(self._views) > 1:
             self.size_bytes -= self._views.popitem(last=False)[1].cost
-        return view
 
 
 def term_weights(index: Index, query: Query, limit: int = 40) -> list[tuple[bytes, float]]:

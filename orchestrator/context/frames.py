@@ -53,7 +53,11 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 def encode(message: Ask | Told | Stale) -> bytes:
     """The frame of a message."""
-    payload = _ENCODER.encode(message)
+    return framed(_ENCODER.encode(message))
+
+
+def framed(payload: bytes) -> bytes:
+    """The frame around encoded bytes."""
     return _LENGTH.pack(len(payload)) + payload
 
 

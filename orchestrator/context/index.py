@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from orchestrator.context.backlog import Backlog
-from orchestrator.context.outline import Definition
-from orchestrator.context.words import Splitter, raw_identifiers
+from orchestrator.context.counts import Counted
+from orchestrator.context.words import Splitter
 
 FIELDS = ("body", "definitions", "path")
 #: A posting is ``document << 8 | count``, the count capped at 255.
@@ -81,25 +81,34 @@ class Index:
         """Whether more than a third of a sizeable index is dead."""
         return self._dead > 500 and self._dead * 2 > self.count
 
-    def add(self, path: str, data: bytes, found: Iterable[Definition]) -> int:
-        """Take in a document and return its number. ``data`` is its text (empty: only the path counts)."""
+    @property
+    def waiting_bytes(self) -> int:
+        """Memory that the backlog takes, estimated; not in ``size_bytes``."""
+        return self._backlog.size_bytes
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the backlog should be absorbed before more documents come, lest it take too much memory."""
+        return self._backlog.is_full
+
+    def add(self, path: str, counted: Counted) -> int:
+        """Take in a document and return its number."""
         document = len(self.alive)
         self.alive.append(1)
         known = self.names
-        names = {definition.name for definition in found}
+        names = [name.decode("utf-8", "replace") for name in counted.defined]
         for name in names:
             if name in known:
                 known[name].append(document)
             else:
                 known[name] = array("I", (document,))
-        identifiers = Counter(raw_identifiers(data))
-        size = self._backlog.add(document, identifiers, names)
-        self.fields["body"].reserve(identifiers.total())
+        self._backlog.add(document, counted)
+        self.fields["body"].reserve(counted.total)
         self.fields["definitions"].reserve(len(names))
         parts = Counter(self._tokens(self.splitter.words(path)))
         self.fields["path"].reserve(parts.total())
         self.fields["path"].add(document, parts)
-        self.size_bytes += size + 4 * len(parts) + 24 * len(names) + 400
+        self.size_bytes += 4 * len(parts) + 24 * len(names) + 400
         return document
 
     def absorb(self, most: int) -> int:

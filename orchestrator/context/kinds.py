@@ -102,9 +102,10 @@ def is_generated(head: bytes) -> bool:
     return any(mark in head for mark in _GENERATED_MARKS) and b"\n" in head
 
 
-def is_minified(data: bytes) -> bool:
-    """Whether text has no usable lines: over 5,000 bytes, more than 500 bytes a line on average."""
-    return len(data) > 5000 and len(data) > 500 * (data.count(b"\n") + 1)
+def is_minified(size: int, ends: int) -> bool:
+    """Whether a text of ``size`` bytes with ``ends`` line ends has no usable lines: over 5,000 bytes, more than 500
+    bytes a line on average."""
+    return size > 5000 and size > 500 * (ends + 1)
 
 
 def is_binary(head: bytes) -> bool:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from orchestrator.context.assistant import open_file
 from orchestrator.context.budget import Candidate, Selection, select
+from orchestrator.context.division import Division
 from orchestrator.context.excerpts import View, ViewCache, score_blocks, term_weights
 from orchestrator.context.ground import Ground, GroundCache
 from orchestrator.context.metadata import Metadata
 from orchestrator.context.models import JSON, BuildAnswer, BuildOrder, Role, SearchHit
-from orchestrator.context.project import LARGEST_BYTES, Limits, ProjectState
+from orchestrator.context.project import Limits, ProjectState
 from orchestrator.context.query import Query, parse
 from orchestrator.context.rank import MOST_RANKED, Evidence, Ranked, Weights, rank, with_passages
 from orchestrator.context.reading import Reader, Refused, reading, shown
 from orchestrator.context.render import render
 from orchestrator.context.roles import Focus, focus_for
-from orchestrator.context.secrets import redact
 
 _PAUSE_S = 0.001
 _VIEW_BYTES = 48 << 20
@@ -33,10 +36,20 @@ class Library:
     Args:
         limits: settings that every project shares.
         capacity: bytes that all projects' states may take; the least recently used go first.
+        state_dir: where indexes are kept between runs; empty for nowhere.
+        hire: starts an assistant that shares the work of a large build and gives its connection; None for none.
     """
 
-    def __init__(self, limits: Limits, capacity: int, state_dir: str = "") -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        capacity: int,
+        state_dir: str = "",
+        *,
+        hire: Callable[[], socket.socket] | None = None,
+    ) -> None:
         self._limits = limits
+        self._hire = hire
         self._state_dir = state_dir
         self._capacity = capacity
         self._lock = threading.Lock()
@@ -68,22 +81,24 @@ class Library:
         Raises OSError when the project's directory cannot be read.
         """
         state = self.state(order.root)
-        with state.lock:
+        with state.lock, Division(self._hire, order.root) as division:
             if not is_fresh or order.is_refresh or state.generation == 0:
-                state.refresh()
+                state.refresh(division)
             if known_generation and known_generation == state.generation:
                 return BuildAnswer(body=b"", etag="", generation=state.generation)
-            selection = self.choose(state, order)
+            selection = self.choose(state, order, division)
             metadata = self._metadata.describe(state)
             body, etag = render(order, state, selection, metadata)
             answer = BuildAnswer(body=body, etag=etag, generation=state.generation)
         self._shrink()
         return answer
 
-    def choose(self, state: ProjectState, order: BuildOrder) -> Selection:
-        """Rank and pack for ``order``; the caller holds the state's lock."""
+    def choose(self, state: ProjectState, order: BuildOrder, division: Division | None = None) -> Selection:
+        """Rank and pack for ``order``; the caller holds the state's lock. ``division`` shares the opening of files."""
         query, focus = parse(order.task, state.index.splitter), focus_for(order.role)
         ranked = self.ranked(state, query, focus, order)
+        if division is not None:
+            self._open_ahead(division, ranked[:_COMPETING])
         terms = term_weights(state.index, query)
         candidates: dict[str, Candidate] = {}
         scores: dict[int, list[float]] = {}
@@ -119,18 +134,21 @@ class Library:
         state.index.prepare(query.terms)
         return rank(state.index, ground, state.chronicle, query, focus, evidence, self.weights)
 
+    def _open_ahead(self, division: Division, ranked: Sequence[Ranked]) -> None:
+        """Let the views that are not known be opened by several processes when there are many."""
+        missing = [item.facts for item in ranked if item.facts not in self._views]
+        for facts, view in division.views(missing):
+            self._views.put(facts.checksum, facts.language, view)
+
     def _open(self, state: ProjectState, reader: Reader, item: Ranked) -> View | str:
         """The view of a file as it was indexed, or why it cannot be shown."""
         facts = item.facts
-
-        def load() -> bytes:
-            content = reader.read(facts.path, LARGEST_BYTES)
-            if content.checksum != facts.checksum:
-                raise Refused("changing")
-            return redact(content.data.decode("utf-8", "replace")).encode()
-
         try:
-            return self._views.get(facts.checksum, facts.language, load)
+            return self._views.get(
+                facts.checksum,
+                facts.language,
+                lambda: open_file(reader, facts.path, facts.checksum, facts.language),
+            )
         except Refused as error:
             return error.reason
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from functools import lru_cache
+from itertools import accumulate, repeat
+from operator import add
 
 import msgspec
 
@@ -42,7 +44,7 @@ _RUST = (
     rb"[ \t]+(?:mut[ \t]+|&|dyn[ \t]+)*"
     rb"(?:[a-z_]\w*::)*([A-Za-z_]\w*)"
 )
-_PYTHON = rb"\n[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+" + _NAME
+_PYTHON = rb"\n[ \t]*(?:def|class|async[ \t]+def)[ \t]+" + _NAME
 _RUBY = rb"\n[ \t]*(?:def|class|module)[ \t]+(?:self\.)?([A-Za-z_]\w*[?!]?)"
 _HEADING = rb"\n#{1,6}[ \t]+([^\n]+)|\n(?=[^\s])([^\n]+)\n(?:={3,}|-{3,}|~{3,}|\^{3,})[ \t]*(?=\n)"
 _TABLE = rb"\n[ \t]*\[+([^\]\n]+)\]+"
@@ -114,6 +116,14 @@ def definitions(data: bytes, language: str) -> list[Definition]:
     return found
 
 
+def defined_names(data: bytes, language: str) -> list[bytes]:
+    """The names of ``definitions`` as bytes, without their places."""
+    pattern = _pattern(language)
+    if pattern is None:
+        return []
+    return [match.group(match.lastindex) for match in pattern.finditer(b"\n" + data) if match.lastindex]
+
+
 class Block(msgspec.Struct, frozen=True, array_like=True):
     """Lines ``first`` to ``last`` (1-based, inclusive) of a text; ``size`` in bytes with their line ends."""
 
@@ -134,9 +144,12 @@ class Lines:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self._ends = [match.end() for match in re.finditer(rb"\n", data)]
-        if data and not data.endswith(b"\n"):
-            self._ends.append(len(data))
+        # every line with its end by C code; the last one has none, and is no line when it is empty
+        self._ends: list[int] = list(accumulate(map(add, map(len, data.split(b"\n")), repeat(1))))
+        if data.endswith(b"\n") or not data:
+            self._ends.pop()
+        else:
+            self._ends[-1] = len(data)
 
     @property
     def count(self) -> int:

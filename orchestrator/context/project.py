@@ -10,30 +10,24 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.context import kinds
 from orchestrator.context.chronicle import Chronicle
+from orchestrator.context.digest import LARGEST_BYTES, Digest, Task
+from orchestrator.context.division import Division
 from orchestrator.context.git import GitFailed, Repository
 from orchestrator.context.history import WorkTree, commits, diffs, remote
 from orchestrator.context.index import Index
-from orchestrator.context.models import Change, Commit, FileFacts, Stamp
-from orchestrator.context.outline import definitions
+from orchestrator.context.models import Change, Commit, FileFacts
 from orchestrator.context.persist import load, save
-from orchestrator.context.reading import Reader, Refused, reading
+from orchestrator.context.reading import Reader, reading
 from orchestrator.context.scan import Listing, list_files
 from orchestrator.context.secrets import is_secret_file
 from orchestrator.context.words import Splitter
 
-#: Larger files are listed and hashed in part, not indexed.
-LARGEST_BYTES = 2 << 20
-#: Kinds that are found by their paths only: nobody writes them by hand.
-_NAMES_ONLY = frozenset(("lock", "data", "generated", "vendored"))
 #: Smaller projects are indexed anew faster than they are read back.
 _SAVED_FILES = 200
 _SAVE_S = 60.0
 #: So few new documents are taken apart before the answer; more wait until after it (``absorb``).
 _ABSORBED_AT_ONCE = 50
-#: A file younger than this when it was read may change again within its timestamp's grain, so it is read again.
-_RACY_NS = 50_000_000
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,16 +75,19 @@ class ProjectState:
     def size_bytes(self) -> int:
         """Memory that this state takes, estimated."""
         history = sum(300 + len(commit.message) + 90 * len(commit.files) for commit in self.history)
-        return self.index.size_bytes + 600 * len(self.files) + history
+        return self.index.size_bytes + self.index.waiting_bytes + 600 * len(self.files) + history
 
-    def refresh(self) -> bool:
-        """Bring everything up to date; whether anything changed. Raises FileNotFoundError when the root is gone."""
+    def refresh(self, division: Division | None = None) -> bool:
+        """Bring everything up to date; whether anything changed. ``division`` shares the reading of many files.
+
+        Raises FileNotFoundError when the root is gone.
+        """
         self._open_repository()
         listing = list_files(self.root, self._repository, self.limits.include, self.limits.exclude)
         with ThreadPoolExecutor(1, thread_name_prefix="history") as aside:
             history = aside.submit(self._commits, listing.tree)  # git walks its commits while files are indexed
             with reading(self.root) as reader:
-                has_changed = self._update_files(reader, listing)
+                has_changed = self._update_files(reader, listing, division or Division(None, self.root))
             has_changed |= self._update_history(listing, history.result())
         problems = tuple(dict.fromkeys((*self._repository_problems, *listing.problems)))
         has_changed |= problems != self.problems
@@ -138,8 +135,8 @@ class ProjectState:
             if error.reason != "not_a_repository":
                 self._repository_problems = (str(error),)
 
-    def _update_files(self, reader: Reader, listing: Listing) -> bool:
-        stale: list[tuple[str, Stamp]] = []
+    def _update_files(self, reader: Reader, listing: Listing, division: Division) -> bool:
+        stale: list[Task] = []
         seen: dict[str, FileFacts] = {}
         for path in listing.paths:
             stamp = reader.stamp(path)
@@ -149,69 +146,42 @@ class ProjectState:
             if known is not None and known.stamp == stamp:
                 seen[path] = known
             else:
-                stale.append((path, stamp))
+                stale.append(Task(path, stamp, known.checksum if known is not None else ""))
         gone = [facts for path, facts in self.files.items() if path not in seen]
         replaced = {facts.path: facts for facts in gone}
         has_changed = len(seen) + len(stale) != len(self.files)
-        for path, stamp in sorted(stale):
-            facts = self._read(reader, path, stamp, replaced.get(path))
-            has_changed |= path not in replaced or facts.checksum != replaced[path].checksum
-            seen[path] = facts
+        stale.sort(key=lambda task: task.path)
+        for task, found in division.digests(reader, stale):
+            facts = self._take(task, found, replaced.get(task.path))
+            has_changed |= task.path not in replaced or facts.checksum != task.checksum
+            seen[task.path] = facts
         for facts in gone:
             if seen.get(facts.path) is None or seen[facts.path].document != facts.document:
                 self.index.remove(facts.document)
         self.files = seen
         if self.index.is_sparse:
-            self._rebuild(reader)
+            self._rebuild(reader, division)
         return has_changed
 
-    def _read(self, reader: Reader, path: str, stamp: Stamp, old: FileFacts | None) -> FileFacts:
-        """Facts of the file as it is now; its document is kept when the content is the same."""
-        kind, language = kinds.kind_of(path), kinds.language_of(path)
-        facts = FileFacts(path, stamp, kind, language)
-        if kind == "binary" or stamp.size > LARGEST_BYTES:
-            facts.is_text = kind != "binary"
-            return facts
-        try:
-            content = reader.read(path, LARGEST_BYTES)
-        except Refused:
-            facts.is_text = False
-            return facts
-        facts.checksum = content.checksum
-        facts.stamp = content.stamp
-        if time.time_ns() - content.stamp.mtime_ns < _RACY_NS:
-            facts.stamp = Stamp(content.stamp.size, content.stamp.mtime_ns, -1, content.stamp.inode)
-        if old is not None and old.checksum == content.checksum:
+    def _take(self, task: Task, found: Digest, old: FileFacts | None) -> FileFacts:
+        """Facts of a file that was read; its document is kept when the content is the same."""
+        facts = FileFacts(
+            task.path, found.stamp, found.kind, found.language, found.checksum, -1, found.lines, found.is_text
+        )
+        if found.is_same and old is not None:
             facts.kind, facts.document, facts.lines, facts.is_text = old.kind, old.document, old.lines, old.is_text
-            return facts
-        self._index(facts, content.data)
+        elif found.counted is not None:
+            if self.index.is_full:
+                self.index.absorb(self.index.waiting)
+            facts.document = self.index.add(task.path, found.counted)
         return facts
 
-    def _index(self, facts: FileFacts, data: bytes) -> None:
-        head = data[:8000]
-        if kinds.is_binary(head):
-            facts.kind, facts.is_text = "binary", False
-            return
-        if facts.kind in ("code", "test", "config") and (kinds.is_generated(head[:1000]) or kinds.is_minified(data)):
-            facts.kind = "generated"
-        facts.lines = data.count(b"\n") + (not data.endswith(b"\n") if data else 0)
-        if is_secret_file(facts.path):
-            return
-        is_searched = facts.kind not in _NAMES_ONLY and not kinds.is_minified(data)
-        found = definitions(data, facts.language) if facts.kind in ("code", "test") else []
-        facts.document = self.index.add(facts.path, data if is_searched else b"", found)
-
-    def _rebuild(self, reader: Reader) -> None:
+    def _rebuild(self, reader: Reader, division: Division) -> None:
         """Index everything anew, to be rid of dead documents."""
         self.index = Index(self.index.splitter)
-        for path in sorted(self.files):
-            facts = self.files[path]
-            if facts.document >= 0:
-                facts.document = -1
-                try:
-                    self._index(facts, reader.read(path, LARGEST_BYTES).data)
-                except Refused:
-                    facts.is_text = False
+        tasks = [Task(facts.path, facts.stamp) for _, facts in sorted(self.files.items()) if facts.document >= 0]
+        for task, found in division.digests(reader, tasks):
+            self.files[task.path] = self._take(task, found, None)
 
     def _commits(self, tree: WorkTree | None) -> list[Commit]:
         if tree is None or self._repository is None:

@@ -13,10 +13,11 @@ from pathlib import Path
 import msgspec
 
 from orchestrator.clock import rfc3339
+from orchestrator.context.digest import LARGEST_BYTES
 from orchestrator.context.metadata import coverage
 from orchestrator.context.metadata.manifests import dependencies, is_manifest
 from orchestrator.context.models import JSON
-from orchestrator.context.project import LARGEST_BYTES, ProjectState
+from orchestrator.context.project import ProjectState
 from orchestrator.context.reading import Reader, Refused, reading
 
 _MOST_DEPENDENCIES = 500

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.context.counts import count
 from orchestrator.context.index import FIELDS, Index
-from orchestrator.context.outline import definitions
+from orchestrator.context.outline import defined_names
 from orchestrator.context.query import parse
 from orchestrator.context.rank import bm25
 from tests.support.context import document, new_library, paths
@@ -49,7 +50,7 @@ def test_waiting_documents_score_as_absorbed_ones(texts: list[list[str]], absorb
     index = Index()
     for number, lines in enumerate(texts):
         data = "\n".join(lines).encode()
-        index.add(f"src/module_{number}.py", data, definitions(data, "python"))
+        index.add(f"src/module_{number}.py", count(data, defined_names(data, "python")))
     for number in removed:
         index.remove(number)
     index.absorb(absorbed)

@@ -1,0 +1,79 @@
+"""The assistant: a short-lived process that reads and opens a share of a project's files for the builder."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+
+import msgspec
+
+from orchestrator.context.digest import LARGEST_BYTES, Digest, Task, digest
+from orchestrator.context.excerpts import View, open_view
+from orchestrator.context.frames import framed, receive
+from orchestrator.context.models import Stamp
+from orchestrator.context.outline import Block
+from orchestrator.context.reading import Reader, Refused, reading
+from orchestrator.context.secrets import redact
+
+
+class ReadFiles(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Wanted: the digests of files, ``(path, stamp, checksum)`` as in ``Task``. Paths are bytes, since a path need
+    not be Unicode."""
+
+    root: bytes
+    files: list[tuple[bytes, Stamp, str]]
+
+
+class OpenFiles(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Wanted: the text to show and the blocks of files, ``(path, checksum, language)``."""
+
+    root: bytes
+    files: list[tuple[bytes, str, str]]
+
+
+#: The digests in the order that was asked for.
+FilesRead = list[Digest]
+#: In the order that was asked for: text and blocks, or None where the file cannot be shown as it was indexed.
+FilesOpened = list[tuple[bytes, list[Block]] | None]
+
+
+def tasks_to_send(root: str, tasks: list[Task]) -> ReadFiles:
+    """The wish for these tasks."""
+    return ReadFiles(os.fsencode(root), [(os.fsencode(task.path), task.stamp, task.checksum) for task in tasks])
+
+
+def open_file(reader: Reader, path: str, checksum: str, language: str) -> View:
+    """The view of a file as it was indexed. Raises Refused, with ``changing`` when its bytes are others now."""
+    content = reader.read(path, LARGEST_BYTES)
+    if content.checksum != checksum:
+        raise Refused("changing")
+    return open_view(redact(content.data.decode("utf-8", "replace")).encode(), language)
+
+
+def serve(connection: socket.socket) -> None:
+    """Answer wishes from a connection until its end."""
+    decoder = msgspec.msgpack.Decoder(ReadFiles | OpenFiles)
+    with suppress(OSError):  # the builder has ended, or the project is gone: nobody waits for this answer
+        while (payload := receive(connection)) is not None:
+            wish = decoder.decode(payload)
+            answer = _read(wish) if isinstance(wish, ReadFiles) else _opened(wish)
+            connection.sendall(framed(msgspec.msgpack.encode(answer)))
+
+
+def _read(wish: ReadFiles) -> FilesRead:
+    with reading(os.fsdecode(wish.root)) as reader:
+        return [digest(reader, Task(os.fsdecode(path), stamp, checksum)) for path, stamp, checksum in wish.files]
+
+
+def _opened(wish: OpenFiles) -> FilesOpened:
+    found: FilesOpened = []
+    with reading(os.fsdecode(wish.root)) as reader:
+        for path, checksum, language in wish.files:
+            try:
+                view = open_file(reader, os.fsdecode(path), checksum, language)
+            except Refused:
+                found.append(None)
+            else:
+                found.append((view.lines.data, list(view.blocks)))
+    return found
