@@ -31,6 +31,8 @@ from orchestrator.supervisor import Supervisor
 
 #: In the storage directory while the server listens: its process id and address, for the command line.
 DISCOVERY_FILE = "sidecar.json"
+#: Seconds between two tries to write it.
+DISCOVERY_RETRY_S = 1.0
 #: Seconds that open requests have to finish once the waits among them were released.
 DRAIN_S = 3.0
 #: Seconds beyond ``[server] shutdown_s`` after which the process ends itself whatever still hangs: the contract's
@@ -107,6 +109,7 @@ class Server:
         self._is_started = False
         self._waiters = Waiters()
         self._watchdog: threading.Timer | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
         """Start, serve, stop; the exit code."""
@@ -166,8 +169,9 @@ class Server:
             _settle()
             # Hypercorn calls this once it accepts connections, and begins its stop when it returns.
             listener.keep_from_children()
-            document = {"pid": os.getpid(), "url": listener.url}
-            await asyncio.to_thread(replace_private, discovery, json.dumps(document).encode())
+            document = json.dumps({"pid": os.getpid(), "url": listener.url}).encode()
+            if not await asyncio.to_thread(_tell_where, discovery, document):
+                self._telling = asyncio.create_task(_tell_when_possible(discovery, document), name="discovery")
             self._on_ready(listener.url)
             log.info("server_ready", url=listener.url)
             await self._stopping.wait()
@@ -193,6 +197,9 @@ class Server:
         finally:
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
+            if self._telling is not None:
+                self._telling.cancel()
+                await asyncio.gather(self._telling, return_exceptions=True)
             await asyncio.to_thread(_remove, discovery)
 
 
@@ -204,6 +211,24 @@ def _settle() -> None:
     # What was made at the start stays: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
+
+
+def _tell_where(discovery: Path, document: bytes) -> bool:
+    """Write the file by which commands find this sidecar; False when it cannot be written now."""
+    try:
+        replace_private(discovery, document)
+    except OSError as error:
+        log.warning("discovery_file_not_written", reason=error.strerror)
+        return False
+    return True
+
+
+async def _tell_when_possible(discovery: Path, document: bytes) -> None:
+    """Go on until there is room for it; what a killed sidecar left there names a process that is gone."""
+    while True:
+        await asyncio.sleep(DISCOVERY_RETRY_S)
+        if await asyncio.to_thread(_tell_where, discovery, document):
+            return
 
 
 def _remove(path: Path) -> None:

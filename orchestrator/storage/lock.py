@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from orchestrator.errors import StorageInUse
+from orchestrator.errors import StorageInUse, StorageWriteFailed
 from orchestrator.storage.connection import make_private_directory, make_private_file
 
 
@@ -35,14 +35,22 @@ class StorageLock:
                 "stop that one (`orchestrator stop`) or choose another directory with --storage",
                 details={"pid": pid, "path": str(self.directory)},
             ) from error
-        make_private_file(self.pid_path)
-        self.pid_path.write_text(f"{os.getpid()}\n", encoding="ascii")
+        self._tell_owner()
 
     def release(self) -> None:
         """Let go; idempotent."""
         if self._lock.is_locked:
             self.pid_path.unlink(missing_ok=True)
             self._lock.release()
+
+    def _tell_owner(self) -> None:
+        """Write the pid over the one before: a full disk has room for that, though not for another file."""
+        try:
+            make_private_file(self.pid_path)
+            with self.pid_path.open("r+b", buffering=0) as file:
+                file.truncate(file.write(f"{os.getpid()}\n".encode()))
+        except (OSError, StorageWriteFailed):
+            self.pid_path.unlink(missing_ok=True)  # better none than a wrong one
 
     def owner(self) -> int | None:
         """The pid that the holder wrote, or None."""

@@ -186,6 +186,40 @@ def test_fault_34_a_full_disk_refuses_work_answers_reads_and_recovers(tmp_path: 
         pytest.skip(str(reason))
 
 
+def test_fault_34_a_start_on_a_full_disk_serves_reads_and_settles_later(tmp_path: Path, issue: str) -> None:
+    """A sidecar that died on a full disk did not start again before somebody had made room by hand."""
+    try:
+        with (
+            small_disk(tmp_path / "storage", 48 << 20) as disk,
+            Server(disk, {"sample": sample_repository(tmp_path / "sample")}) as server,
+        ):
+            check_start_on_full_disk(server, disk, issue)
+    except NoSmallDisk as reason:
+        pytest.skip(str(reason))
+
+
+def check_start_on_full_disk(server: Server, disk: Path, issue: str) -> None:
+    """Kill it on the full disk, start it there, read, give room, and look whether it has caught up."""
+    body = {"agent_type": "python-specialist", "issue_id": issue, "result": {"status": "success"}}
+    kept = server.api().post("/api/results", body).expect(201).json["id"]
+    lost = spawn(server.api(), issue, "sleep 300")["agent_id"]
+    filler = fill(disk)
+    server.kill9()
+    fill(disk, "more")  # what the killed one gave back
+    server.restart()
+    api = server.api()
+    api.get(f"/api/results/{kept}").expect(200)
+    assert agent(api, lost)["status"] in ("running", "failed")
+    assert int((disk / "sidecar.pid").read_text()) == server.pid
+    (disk / "more").unlink()
+    filler.unlink()
+    record = ended(api, lost)
+    assert (record["status"], record["outcome"], record["survivors"]["count"]) == ("failed", "lost", 0)
+    assert [data["attempt"] for data in ends(server, lost)] == [1]
+    until(lambda: server.cli("status", environment={"ORCHESTRATOR_URL": ""}).returncode == 0, what="commands find it")
+    assert ended(api, spawn(api, issue, say_result())["agent_id"])["status"] == "completed"
+
+
 def check_full_disk(server: Server, disk: Path, issue: str) -> None:
     """Fill, look, give back, look."""
     api = server.api()

@@ -20,7 +20,7 @@ from tests.support.storm import Clients, Faults, all_pages, end_all
 FIRST_ROUND_S = 12.0
 FURTHER_ROUND_S = 12.0
 LONGEST_S = 120.0
-DISK_BYTES = 256 << 20
+DISK_BYTES = 96 << 20
 
 END_TYPES = "agent_completed,agent_failed,agent_killed"
 

@@ -34,9 +34,9 @@ def small_disk(path: Path, size_bytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(path)], check=False)
 
 
-def fill(path: Path) -> Path:
-    """Take all the room below ``path``; the file to delete to give it back."""
-    filler = path / "filler"
+def fill(path: Path, name: str = "filler") -> Path:
+    """Take all the room below ``path`` with a file of this name; the file to delete to give it back."""
+    filler = path / name
     with filler.open("wb", buffering=0) as file:
         try:
             while file.write(bytes(1 << 16)):

@@ -175,16 +175,19 @@ class Faults:
         self._server.restart()
 
     def fill_disk(self) -> None:
-        """Take all the room that the storage has, for a moment; a kill may come upon the full disk too."""
+        """Take all the room that the storage has, for a moment; a kill, and a start, may come upon the full disk too."""
         assert self._disk is not None
         filler = fill(self._disk)
         time.sleep(self._dice.uniform(0.2, 1.0))
-        is_killed = self._dice.random() < 0.3
-        if is_killed:
-            self._server.kill9()
-        filler.unlink()
-        if is_killed:
-            self._server.restart()
+        is_killed = self._dice.random() < 0.4
+        try:
+            if is_killed:
+                # The next one has to start, and to settle what this one left, without a byte to write.
+                self._server.kill9()
+                self._server.restart()
+                time.sleep(self._dice.uniform(0.2, 1.0))
+        finally:
+            filler.unlink()
 
     def _signal_agent(self, act: Callable[[psutil.Process], None]) -> None:
         found = processes_with(str(self._server.storage / "agents"))
