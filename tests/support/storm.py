@@ -175,7 +175,7 @@ class Faults:
         self._server.restart()
 
     def fill_disk(self) -> None:
-        """Take all the room that the storage has, for a moment; a kill, and a start, may come upon the full disk too."""
+        """Take all the room that the storage has, for a moment; a kill and a start may come upon the full disk too."""
         assert self._disk is not None
         filler = fill(self._disk)
         time.sleep(self._dice.uniform(0.2, 1.0))
