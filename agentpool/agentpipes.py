@@ -59,7 +59,8 @@ class AgentPipes:
         self.logs: dict[str, OutputLog] = {}
         try:
             for stream in STREAMS:
-                self.logs[stream] = OutputLog(spec.record_dir, stream, spec.limits.output_bytes)
+                limits = spec.limits
+                self.logs[stream] = OutputLog(spec.record_dir, stream, limits.output_bytes, limits.output_file_bytes)
         except OSError:
             self.close()
             raise

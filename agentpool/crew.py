@@ -17,7 +17,7 @@ from agentpool.errors import PoolError
 from agentpool.handle import Kept, WorkerHandle
 from agentpool.messages import AgentExited, Fact, Shutdown, Survivors, Usage, WorkerLost
 from agentpool.platforms import worker_count
-from agentpool.streams import TAIL_BYTES, log_path
+from agentpool.streams import TAIL_BYTES, end_of_stream, read_stream
 
 log = structlog.get_logger(__name__)
 
@@ -231,10 +231,9 @@ def lost_exit(agent: Kept, survivors: Survivors) -> AgentExited:
     tails, sizes = {}, {}
     for stream in ("stdout", "stderr"):
         try:
-            with open(log_path(agent.spec.record_dir, stream), "rb") as file:
-                sizes[stream] = file.seek(0, os.SEEK_END)
-                file.seek(max(0, sizes[stream] - TAIL_BYTES))
-                tails[stream] = file.read(TAIL_BYTES)
+            sizes[stream] = end_of_stream(agent.spec.record_dir, stream)
+            start = max(0, sizes[stream] - TAIL_BYTES)
+            tails[stream] = read_stream(agent.spec.record_dir, stream, start, TAIL_BYTES)
         except OSError:
             tails[stream], sizes[stream] = b"", 0
     return AgentExited(

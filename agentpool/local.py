@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Sequence
 
@@ -33,7 +32,7 @@ from agentpool.messages import (
 from agentpool.platforms import ProcessFlags, raise_descriptor_limit
 from agentpool.scheduling import Capacity, capacity_of, pick_worker
 from agentpool.specs import LaunchSpec
-from agentpool.streams import log_path, truncation_path
+from agentpool.streams import read_stream, truncation_path
 
 log = structlog.get_logger(__name__)
 
@@ -272,17 +271,8 @@ class LocalPool:
 
 
 def read_log(record_dir: str, stream: str, offset: int, limit_bytes: int) -> OutputChunk:
-    """Read a log from ``offset``; a missing one is empty."""
-    data = b""
-    try:
-        fd = os.open(log_path(record_dir, stream), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        fd = -1
-    if fd >= 0:
-        try:
-            data = os.pread(fd, limit_bytes, offset)
-        finally:
-            os.close(fd)
+    """Read a stream's logs from ``offset``; missing ones are empty."""
+    data = read_stream(record_dir, stream, offset, limit_bytes)
     truncated_at = None
     try:
         with open(truncation_path(record_dir, stream), encoding="ascii") as file:

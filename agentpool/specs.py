@@ -9,7 +9,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Bounds on one agent; ``None`` leaves a thing unbounded (or to the platform).
 
     Units are in the names. ``idle_s`` is the longest time with neither output nor CPU use before
-    the agent counts as stalled. ``output_bytes`` caps each of the two streams' logs.
+    the agent counts as stalled. ``output_bytes`` caps what is kept of each of the two streams, in files of
+    ``output_file_bytes``.
     """
 
     wall_s: float | None = None
@@ -20,6 +21,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     processes: int | None = None
     file_size_bytes: int | None = None
     output_bytes: int = 1 << 30
+    output_file_bytes: int = 256 << 20
     nice: int = 0
 
 

@@ -1,4 +1,9 @@
-"""An agent's output on disk: every byte in order up to a cap, written by the worker itself."""
+"""An agent's output on disk: every byte in order up to a cap, written by the worker itself, in files of bounded size.
+
+The first file of a stream is ``stdout.log``; one that follows it is named after its first byte, as in
+``stdout.log.268435456``. A file is never renamed or written to again once the next one was begun, so a reader
+needs no lock to find the byte that it wants, and offsets are those of the whole stream.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,11 @@ from agentpool.platforms import IS_LINUX
 
 READ_BYTES = 256 << 10
 TAIL_BYTES = 4096
+#: A log file's size where no limit says otherwise: a quarter of the usual cap.
+DEFAULT_FILE_BYTES = 256 << 20
+#: No file is smaller, and no stream has more files, whatever a limit says: directories stay readable.
+MIN_FILE_BYTES = 4096
+MAX_FILES = 1024
 #: Pipes of floods are enlarged to this (the default of /proc/sys/fs/pipe-max-size); all others keep the
 #: kernel's 64 KiB, because an unprivileged user who holds more than 64 MiB of pipe memory gets tiny pipes.
 BIG_PIPE_BYTES = 1 << 20
@@ -17,9 +27,62 @@ DEFAULT_PIPE_BYTES = 64 << 10
 F_SETPIPE_SZ = 1031  # <linux/fcntl.h>; the fcntl module has it from Python 3.10 on Linux only
 
 
-def log_path(record_dir: str, stream: str) -> str:
-    """The log of ``stdout`` or ``stderr`` in an agent's record directory."""
-    return os.path.join(record_dir, f"{stream}.log")
+def log_path(record_dir: str, stream: str, first_byte: int = 0) -> str:
+    """The log file of ``stdout`` or ``stderr`` in an agent's record directory that begins with this byte."""
+    return os.path.join(record_dir, f"{stream}.log.{first_byte}" if first_byte else f"{stream}.log")
+
+
+def log_starts(record_dir: str, stream: str) -> list[int]:
+    """The first byte of each log file of a stream, ascending; empty when there is none. Raises OSError."""
+    name = f"{stream}.log"
+    starts = []
+    for found in os.listdir(record_dir):
+        if found == name:
+            starts.append(0)
+        elif found.startswith(f"{name}.") and found[len(name) + 1 :].isdecimal():
+            starts.append(int(found[len(name) + 1 :]))
+    return sorted(starts)
+
+
+def read_stream(record_dir: str, stream: str, offset: int, limit_bytes: int) -> bytes:
+    """At most ``limit_bytes`` of a stream from ``offset``, across its files; empty at its end or without any file."""
+    data = _read_file(record_dir, stream, 0, offset, limit_bytes)
+    if len(data) == limit_bytes:
+        return data  # of the first file, as nearly always
+    try:
+        starts = log_starts(record_dir, stream)
+    except FileNotFoundError:
+        return data
+    ends = [*starts[1:], None]
+    for start, end in zip(starts, ends, strict=True):
+        position = offset + len(data)
+        if start and start <= position and (end is None or position < end):
+            data += _read_file(record_dir, stream, start, position, limit_bytes - len(data))
+    return data
+
+
+def end_of_stream(record_dir: str, stream: str) -> int:
+    """How many bytes of a stream were kept; 0 without any file."""
+    try:
+        last = max(log_starts(record_dir, stream), default=0)
+        return last + os.stat(log_path(record_dir, stream, last)).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _read_file(record_dir: str, stream: str, start: int, offset: int, limit_bytes: int) -> bytes:
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        fd = os.open(log_path(record_dir, stream, start), flags)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return b""
+        raise
+    try:
+        # Whatever else an agent put there in place of a file is not its output.
+        return os.pread(fd, limit_bytes, offset - start) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    finally:
+        os.close(fd)
 
 
 def truncation_path(record_dir: str, stream: str) -> str:
@@ -28,22 +91,25 @@ def truncation_path(record_dir: str, stream: str) -> str:
 
 
 class OutputLog:
-    """Writes one stream's log: 0600, appended, bytes as they came, at most ``cap_bytes`` of file.
+    """Writes one stream's log: 0600, appended, bytes as they came, ``file_bytes`` a file, ``cap_bytes`` in all.
 
     After the cap, or when the disk takes no more, bytes are counted and dropped, and ``truncated_at`` says
-    from which byte. ``position`` is where the next byte goes in the file.
+    from which byte. ``position`` is where the next byte goes in the stream.
     """
 
-    def __init__(self, record_dir: str, stream: str, cap_bytes: int) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    def __init__(self, record_dir: str, stream: str, cap_bytes: int, file_bytes: int = DEFAULT_FILE_BYTES) -> None:
         self._record_dir = record_dir
         self._stream = stream
-        self._fd = os.open(log_path(record_dir, stream), flags, 0o600)
-        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
-            os.close(self._fd)
-            raise OSError(errno.EINVAL, f"{stream}.log is not a regular file")  # a planted FIFO would block us
-        os.fchmod(self._fd, 0o600)
+        self._file_bytes = max(file_bytes, MIN_FILE_BYTES, cap_bytes // MAX_FILES)
+        self._file_start = 0
+        self._fd = self._open(0)
         self.start = os.lseek(self._fd, 0, os.SEEK_END)
+        if self.start:  # an earlier attempt wrote here: go on in its last file
+            self._file_start = log_starts(record_dir, stream)[-1]
+            if self._file_start:
+                os.close(self._fd)
+                self._fd = self._open(self._file_start)
+                self.start = self._file_start + os.lseek(self._fd, 0, os.SEEK_END)
         self.position = self.start
         self.received_bytes = 0
         self.truncated_at: int | None = None
@@ -59,7 +125,8 @@ class OutputLog:
         view = memoryview(data)[: max(0, room)]
         while view:
             try:
-                written = os.write(self._fd, view)
+                room_in_file = self._room_in_file()  # may change the descriptor
+                written = os.write(self._fd, view[:room_in_file])
             except OSError:
                 self._truncate()
                 return
@@ -80,6 +147,7 @@ class OutputLog:
                 self._truncate()
         elif self.truncated_at is None:
             try:
+                room = min(room, self._room_in_file())
                 moved = os.splice(pipe, self._fd, min(size, room), flags=os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK)
             except OSError as error:
                 if isinstance(error, BlockingIOError) or error.errno == 22:
@@ -95,7 +163,9 @@ class OutputLog:
     def tail(self) -> bytes:
         """The last kept bytes of this attempt, at most TAIL_BYTES."""
         begin = max(self.start, self.position - TAIL_BYTES)
-        return os.pread(self._fd, self.position - begin, begin)
+        if begin < self._file_start:
+            return read_stream(self._record_dir, self._stream, begin, self.position - begin)
+        return os.pread(self._fd, self.position - begin, begin - self._file_start)
 
     def close(self) -> None:
         """Close the file; harmless when closed."""
@@ -103,6 +173,26 @@ class OutputLog:
             if fd >= 0:
                 os.close(fd)
         self._fd = self._null = -1
+
+    def _open(self, first_byte: int) -> int:
+        path = log_path(self._record_dir, self._stream, first_byte)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            # A planted FIFO would block us.
+            raise OSError(errno.EINVAL, f"{os.path.basename(path)} is not a regular file")
+        os.fchmod(fd, 0o600)
+        return fd
+
+    def _room_in_file(self) -> int:
+        """What the present file still takes, at least 1: a full one is followed by the next. Raises OSError."""
+        room = self._file_start + self._file_bytes - self.position
+        if room > 0:
+            return room
+        following = self._open(self.position)
+        os.close(self._fd)
+        self._fd, self._file_start = following, self.position
+        return self._file_bytes
 
     def _discard(self, pipe: int, size: int) -> int:
         if self._null < 0:

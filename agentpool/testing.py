@@ -94,7 +94,10 @@ class _Run:
         self.force = False
         self.ignored: set[str] = set()
         self.inputs: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
-        self.logs = {name: OutputLog(spec.record_dir, name, spec.limits.output_bytes) for name in STREAMS}
+        limits = spec.limits
+        self.logs = {
+            name: OutputLog(spec.record_dir, name, limits.output_bytes, limits.output_file_bytes) for name in STREAMS
+        }
         self.runtime = get_runtime(spec.runtime)
         self.parser = self.runtime.parser()
         self.splitter = LineSplitter(self.logs["stdout"].position)

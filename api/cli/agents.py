@@ -164,13 +164,12 @@ def logs(session: Session, agent_id: str, stream: str, since: int, follow: bool)
     if follow:
         for data in session.client.follow_output(agent_id, stream, since=since):
             session.out.raw(data)
-        return
-    while True:
-        piece = session.client.output(agent_id, stream, since=since)
-        if not piece["data"]:
-            return
+            since += len(data)
+    while (piece := session.client.output(agent_id, stream, since=since))["data"]:
         session.out.raw(piece["data"])
         since = piece["next_offset"]
+    if piece["truncated_at"] is not None:
+        session.out.note(f"nothing was kept of {stream} from byte {piece['truncated_at']} on")
 
 
 @agent.command()

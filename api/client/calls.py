@@ -312,7 +312,12 @@ def output(
 
     def read(answer: Answer) -> types.Output:
         following = answer.headers.get("x-next-offset")
-        return {"data": answer.body, "next_offset": int(following) if following else since + len(answer.body)}
+        cut = answer.headers.get("x-truncated-at")
+        return {
+            "data": answer.body,
+            "next_offset": int(following) if following else since + len(answer.body),
+            "truncated_at": int(cut) if cut else None,
+        }
 
     return Request("GET", path_of("api", "agents", agent_id, "output"), read, query, is_repeatable=True)
 

@@ -163,10 +163,14 @@ class AgentPage(TypedDict):
 
 
 class Output(TypedDict):
-    """A piece of a stream: ``next_offset`` is where to go on; empty ``data`` is the end of what there is."""
+    """A piece of a stream: ``next_offset`` is where to go on; empty ``data`` is the end of what there is.
+
+    ``truncated_at`` is the byte from which nothing was kept (the agent's cap, or a full disk), else None.
+    """
 
     data: bytes
     next_offset: int
+    truncated_at: int | None
 
 
 class InputReceipt(TypedDict):

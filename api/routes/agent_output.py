@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,6 +17,10 @@ from api.schemas.agents import OutputQuery
 from orchestrator.errors import BadRequest
 from orchestrator.profiles.permissions import READ_RESULTS
 
+if TYPE_CHECKING:
+    from orchestrator.agents.service import AgentService
+    from orchestrator.models import AgentRecord
+
 OCTETS = "application/octet-stream"
 
 
@@ -26,8 +30,7 @@ async def read_output(call: Call) -> Reply:
     record = await find_agent(call, query.project_id)
     if query.follow:
         offset = _resume_at(call, query.since)
-        chunks = call.services.agents.follow(record, query.stream, offset)
-        return stream_reply(call, _messages(chunks, query.stream, offset))
+        return stream_reply(call, _messages(call.services.agents, record, query.stream, offset))
     chunk: OutputChunk = await call.services.agents.output(record, query.stream, query.since, query.limit)
     headers = [("X-Next-Offset", str(chunk.next_offset)), ("Cache-Control", "no-store")]
     if chunk.truncated_at is not None:
@@ -44,8 +47,9 @@ def _resume_at(call: Call, since: int) -> int:
     return int(last_id)
 
 
-async def _messages(chunks: AsyncIterator[OutputChunk | None], stream: str, offset: int) -> AsyncIterator[bytes]:
-    """Each chunk as one message whose id is the offset after it; then one ``end``."""
+async def _messages(agents: AgentService, record: AgentRecord, stream: str, offset: int) -> AsyncIterator[bytes]:
+    """Each chunk as one message whose id is the offset after it; then one ``end``, which says what was not kept."""
+    chunks: AsyncIterator[OutputChunk | None] = agents.follow(record, stream, offset)
     async with aclosing(chunks):  # type: ignore[type-var]
         async for chunk in chunks:
             if chunk is None:
@@ -53,7 +57,11 @@ async def _messages(chunks: AsyncIterator[OutputChunk | None], stream: str, offs
                 continue
             offset = chunk.next_offset
             yield message(_encode(chunk, stream), event="output", id=str(offset))
-    yield message(msgspec.json.encode({"stream": stream, "next_offset": offset}), event="end", id=str(offset))
+    last = await agents.output(record, stream, offset, 1)
+    end: dict[str, Any] = {"stream": stream, "next_offset": offset}
+    if last.truncated_at is not None:
+        end["truncated_at"] = last.truncated_at
+    yield message(msgspec.json.encode(end), event="end", id=str(offset))
 
 
 def _encode(chunk: OutputChunk, stream: str) -> bytes:

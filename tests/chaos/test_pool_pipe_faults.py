@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ import psutil
 import pytest
 
 from agentpool.messages import FeedLine, FeedState, InputState
+from agentpool.specs import Limits
 from agentpool.testing import leave, result, say, wait, write
-from tests.support.pools import Bench, is_living, local_bench
+from tests.support.pools import Bench, descriptors_of, is_living, local_bench
 from tests.support.waiting import until_async
 
 pytestmark = pytest.mark.chaos
@@ -44,8 +46,8 @@ async def test_a_line_over_one_mib_is_kept_and_not_parsed(tmp_path: Path) -> Non
 
 
 async def test_fault_28_a_huge_stream_without_a_newline(tmp_path: Path, chaos_rounds: int) -> None:
-    """Prevents memory that grows with a line that never ends (a GiB in the long run)."""
-    megabytes = 128 if chaos_rounds == 1 else 1024
+    """Prevents memory that grows with a line that never ends (over a GiB, and so over the cap, in the long run)."""
+    megabytes = 128 if chaos_rounds == 1 else 1100
     async with local_bench(tmp_path, workers=1) as (bench, pool):
         (worker,) = pool.worker_pids()
         before = psutil.Process(worker).memory_info().rss
@@ -54,7 +56,9 @@ async def test_fault_28_a_huge_stream_without_a_newline(tmp_path: Path, chaos_ro
         )
         grown = psutil.Process(worker).memory_info().rss - before
         assert exited.usage.stdout_bytes > megabytes << 20
-        assert (tmp_path / "a" / "stdout.log").stat().st_size == exited.usage.stdout_bytes
+        kept = sum(path.stat().st_size for path in (tmp_path / "a").glob("stdout.log*"))
+        assert kept == min(exited.usage.stdout_bytes, Limits().output_bytes)
+        assert exited.truncated_at == ({"stdout": kept} if kept < exited.usage.stdout_bytes else {})
         assert reasons(bench, "a") == ["too_long"]
         assert len(bench.records("a", "result")) == 1
         assert grown < 16 << 20
@@ -72,6 +76,53 @@ async def test_fault_29_a_flood_on_stderr_while_stdout_is_parsed(tmp_path: Path)
         assert exited.usage.stderr_bytes == 20 * 1000 * 1001
         assert len(bench.records("a", "heartbeat")) == 20
         assert bench.log("a", "stderr") == (b"e" * 1000 + b"\n") * 20_000
+
+
+@pytest.mark.parametrize("runtime", ["jsonl", "text"])
+async def test_fault_29_floods_are_followed_across_their_files(tmp_path: Path, runtime: str) -> None:
+    """Prevents bytes that a follower misses, or sees twice, where a flood goes on in its next file."""
+    lines = 400_000
+    limits = Limits(output_file_bytes=1 << 20)
+    script = f"seq {lines} | tee /dev/stderr"
+    async with local_bench(tmp_path, workers=1) as (bench, pool):
+        (worker,) = pool.worker_pids()
+        await bench.run("warm-up", leave())
+        before = descriptors_of(worker)
+        await bench.launch("a", argv=("sh", "-c", script), runtime=runtime, limits=limits)
+        seen = {"stdout": b"", "stderr": b""}
+        is_over = False
+        while True:
+            grown = False
+            for stream in seen:
+                chunk = await pool.read_output(str(tmp_path / "a"), stream, len(seen[stream]), 100_000)
+                seen[stream] += chunk.data
+                grown = grown or bool(chunk.data)
+            if is_over and not grown:
+                break
+            is_over = bool(bench.exits("a"))
+        expected = b"".join(b"%d\n" % number for number in range(1, lines + 1))
+        assert seen == {"stdout": expected, "stderr": expected}
+        exited = await bench.exited("a")
+        assert exited.usage.stdout_bytes == exited.usage.stderr_bytes == len(expected)
+        assert exited.stdout_tail == expected[-4096:]
+        sizes = [path.stat().st_size for path in (tmp_path / "a").glob("std*.log*")]
+        assert max(sizes) == 1 << 20
+        assert len(sizes) == 2 * -(-len(expected) // (1 << 20))
+        assert descriptors_of(worker) == before
+
+
+async def test_the_end_of_a_lost_worker_tells_the_last_file(tmp_path: Path) -> None:
+    """Prevents the end of an agent from showing its first file's tail when nobody but the logs can tell."""
+    async with local_bench(tmp_path, workers=1) as (bench, pool):
+        text = "0123456789" * 2000 + "\n"
+        limits = Limits(output_file_bytes=4096, output_bytes=100_000)
+        await bench.launch("a", write(text), say({"type": "heartbeat"}), wait(), limits=limits)
+        await bench.said("a", "heartbeat")
+        os.kill(pool.worker_pids()[0], signal.SIGKILL)
+        exited = await bench.exited("a")
+        assert exited.ended_by == "worker_lost"
+        assert exited.usage.stdout_bytes > 20_000
+        assert (text.encode()[-1000:] + b'{"type"') in exited.stdout_tail
 
 
 async def test_fault_30_a_torn_last_line_is_never_a_result(tmp_path: Path) -> None:

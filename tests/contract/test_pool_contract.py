@@ -14,6 +14,7 @@ from agentpool.config import PoolConfig
 from agentpool.errors import LaunchFailed, PoolClosed, PoolError, PoolFull, UnknownAgent
 from agentpool.local import LocalPool
 from agentpool.messages import AgentExited, AgentRecord, AgentStarted, FeedLine, FeedState, InputState
+from agentpool.specs import Limits
 from agentpool.testing import MemoryPool, ignore, leave, result, say, wait, write
 from tests.support.pools import bench_of
 
@@ -224,8 +225,6 @@ async def test_stop_ends_all_agents_and_then_the_facts(make_pool: PoolFactory, t
 
 async def test_output_over_the_cap_is_cut_and_said_so(make_pool: PoolFactory, tmp_path: Path) -> None:
     """Prevents an agent that fills the disk, and a cut that nobody is told of."""
-    from agentpool.specs import Limits
-
     async with bench_of(make_pool(), tmp_path) as bench:
         exited = await bench.run("a", write("0123456789", times=1000), leave(), limits=Limits(output_bytes=4096))
         assert exited.truncated_at == {"stdout": 4096}
@@ -233,3 +232,36 @@ async def test_output_over_the_cap_is_cut_and_said_so(make_pool: PoolFactory, tm
         assert bench.log("a") == (b"0123456789" * 1000)[:4096]
         chunk = await bench.pool.read_output(str(tmp_path / "a"), "stdout", 0, 10)
         assert chunk.truncated_at == 4096
+
+
+async def test_output_goes_on_in_files_of_bounded_size(make_pool: PoolFactory, tmp_path: Path) -> None:
+    """Prevents a single file without bound, and bytes that are lost, doubled or misplaced where one file ends."""
+    limits = Limits(output_file_bytes=4096, output_bytes=20_000)
+    first, second = b"0123456789" * 1000, b"abcdefghij" * 1500
+    async with bench_of(make_pool(), tmp_path) as bench:
+        await bench.run("a", write("0123456789", times=1000), leave(1), limits=limits)
+        whole = await read_all(bench.pool, tmp_path / "a", 4096)
+        assert whole == first
+        await bench.launch("a", write("abcdefghij", times=1500), leave(), attempt=2, limits=limits)
+        exited = await bench.fact(AgentExited, lambda fact: fact.attempt == 2)
+        assert exited.truncated_at == {"stdout": 20_000}
+        assert exited.stdout_tail == (first + second)[20_000 - 4096 : 20_000]
+        for step in (1000, 4096, 5000, 1 << 20):
+            assert await read_all(bench.pool, tmp_path / "a", step) == (first + second)[:20_000]
+        sizes = {path.name: path.stat().st_size for path in (tmp_path / "a").glob("stdout.log*")}
+        assert sizes == {f"stdout.log.{n}": min(4096, 20_000 - n) for n in range(4096, 20_000, 4096)} | {
+            "stdout.log": 4096
+        }
+        chunk = await bench.pool.read_output(str(tmp_path / "a"), "stdout", 20_000, 10)
+        assert (chunk.data, chunk.next_offset, chunk.truncated_at) == (b"", 20_000, 20_000)
+
+
+async def read_all(pool: Pool, directory: Path, step: int) -> bytes:
+    """A stream from its first byte on, ``step`` bytes at a time."""
+    data = b""
+    while (chunk := await pool.read_output(str(directory), "stdout", len(data), step)).data:
+        assert chunk.offset == len(data)
+        assert len(chunk.data) <= step
+        data += chunk.data
+        assert chunk.next_offset == len(data)
+    return data

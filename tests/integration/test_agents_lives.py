@@ -340,11 +340,12 @@ async def test_messages_and_events_reach_a_running_agent(tmp_path: Path) -> None
             supervisor.agents.send(record, "too late", None)
 
 
-async def test_output_is_followed_byte_for_byte(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limits", [{}, {"output_file_bytes": 4096, "output_bytes": 1 << 20}])
+async def test_output_is_followed_byte_for_byte(tmp_path: Path, limits: dict[str, int]) -> None:
     """A follower saw bytes twice, or missed the last ones of an agent that ended meanwhile."""
     code = "import sys\nfor n in range(20000): print(n)\nsys.stdout.flush()"
     async with running_supervisor(tmp_path) as supervisor:
-        spawned = await supervisor.agents.spawn(python_agent(code, runtime="text"))
+        spawned = await supervisor.agents.spawn(python_agent(code, runtime="text", limits=limits))
         seen = b""
         async with asyncio.timeout(PATIENCE_S):
             async for chunk in supervisor.agents.follow(spawned.record, "stdout", 0):

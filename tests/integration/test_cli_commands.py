@@ -311,6 +311,22 @@ def test_logs_are_bytes_in_a_pipe(sidecar: Server, tmp_path: Path) -> None:
     assert target.read_bytes() == b"\xff\x01\x1b[31mred"
 
 
+@pytest.mark.parametrize("options", [(), ("--follow",)])
+def test_logs_go_on_over_files_and_say_what_was_not_kept(sidecar: Server, issue: str, options: tuple[str, ...]) -> None:
+    """Prevents logs that end with their first file, and a cut that looks like the end of the output."""
+    limits = {"output_file_bytes": 4096, "output_bytes": 30_000}
+    agent_id = spawn(sidecar.api(), issue, "seq 10000", workspace="scratch", limits=limits)["agent_id"]
+    if not options:
+        ended(sidecar.api(), agent_id)
+    done = sidecar.cli("agent", "logs", agent_id, *options)
+    assert done.stdout == "".join(f"{number}\n" for number in range(1, 10_001))[:30_000]
+    assert "nothing was kept of stdout from byte 30000 on" in done.stderr
+    record = ended(sidecar.api(), agent_id)
+    assert record["evidence"]["truncated_at"] == {"stdout": 30_000}
+    piece = sidecar.api().get(f"/api/agents/{agent_id}/output", since=4000).expect(200)
+    assert len(piece.body) == 26_000
+
+
 def test_closed_pipe_is_quiet(sidecar: Server) -> None:
     """Prevents `| head` from ending in an error message."""
     path = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"

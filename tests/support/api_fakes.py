@@ -252,6 +252,7 @@ class FakeAgents:
         self.spawned: list[SpawnRequest] = []
         self.failure: Exception | None = None
         self.output_bytes = b""
+        self.truncated_at: int | None = None
         self.terminated: list[tuple[str, bool, float]] = []
 
     async def spawn(self, request: SpawnRequest) -> Spawned:
@@ -297,7 +298,7 @@ class FakeAgents:
 
     async def output(self, record: AgentRecord, stream: str, offset: int, limit_bytes: int) -> OutputChunk:
         data = self.output_bytes[offset : offset + limit_bytes]
-        return OutputChunk(data=data, offset=offset, next_offset=offset + len(data))
+        return OutputChunk(data=data, offset=offset, next_offset=offset + len(data), truncated_at=self.truncated_at)
 
     async def follow(self, record: AgentRecord, stream: str, offset: int) -> AsyncIterator[OutputChunk]:
         while offset < len(self.output_bytes):

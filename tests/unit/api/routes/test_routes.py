@@ -110,11 +110,14 @@ async def test_output_is_followed_byte_by_byte_once(tmp_path: Path) -> None:
                     found.append((fields["id"], json.loads(fields["data"])))
             return found
 
+        assert (await follow({}))[-1][1] == {"stream": "stdout", "next_offset": 12}
+        world.services.agents.truncated_at = 12
+        assert (await client.get("/api/agents/a/output")).headers["x-truncated-at"] == "12"
         whole = await follow({})
         assert [number for number, _ in whole] == ["4", "8", "12", "12"]
         assert whole[0][1]["text"] == "text"
         assert whole[1][1]["base64"] == "/wD+IQ=="
-        assert whole[3][1] == {"stream": "stdout", "next_offset": 12}
+        assert whole[3][1] == {"stream": "stdout", "next_offset": 12, "truncated_at": 12}
         assert [number for number, _ in await follow({"Last-Event-ID": "8"})] == ["12", "12"]
 
 
