@@ -90,7 +90,7 @@ def measure(root: str, rounds: int) -> dict[str, float]:
     library.finish(root)  # as the builder does behind its answer
 
     def fresh(task: str) -> float:
-        return timed(lambda: library.build(order_for(root, task), is_fresh=True))
+        return timed(lambda: library.build(order_for(root, task), changed=()))
 
     warm = [fresh(task) for task in TASKS * 3]
     again = [fresh(task) for task in TASKS]
@@ -103,7 +103,7 @@ def measure(root: str, rounds: int) -> dict[str, float]:
             changed.append(timed(lambda: library.build(order_for(root, TASKS[1]))))
     finally:
         victim.write_bytes(text)
-    agents = timed(lambda: [library.build(order_for(root, f"{TASKS[n % 6]} {n}"), is_fresh=True) for n in range(119)])
+    agents = timed(lambda: [library.build(order_for(root, f"{TASKS[n % 6]} {n}"), changed=()) for n in range(119)])
     return {
         "baseline_s": statistics.median(baseline),
         "cold_s": statistics.median(cold),

@@ -26,6 +26,10 @@ _THREADS = 4
 _IDLE_S = 1800.0
 
 
+#: When more files than this changed, the whole project is looked at.
+_MOST_CHANGED = 100
+
+
 class BuilderOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the supervisor hands over at the start, as JSON in the argument list."""
 
@@ -37,11 +41,13 @@ class BuilderOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Watched(msgspec.Struct):
-    """A project's watch. ``epoch`` counts its changes, ``refreshed`` is the epoch of the last look at the files."""
+    """A project's watch. ``epoch`` counts its changes, ``refreshed`` is the epoch of the last look at the files,
+    ``changed`` what changed since then (None: anything may have)."""
 
     watch: Watch
     epoch: int = 1
     refreshed: int = 0
+    changed: frozenset[str] | None = None
     asked_at: float = 0.0
 
 
@@ -116,9 +122,12 @@ class Builder:
         watched = self._watch(ask.root)
         with self._library.state(ask.root).lock:
             # the epoch is read before the look: a change during the look makes a later epoch, so nothing is missed
-            epoch = watched.epoch
-            is_fresh = watched.watch.is_alive and watched.refreshed == epoch and not order.is_refresh
-            answer = self._library.build(order, is_fresh=is_fresh, known_generation=ask.known_generation)
+            epoch, changed = self._take_changes(watched)
+            try:
+                answer = self._library.build(order, changed=changed, known_generation=ask.known_generation)
+            except Exception:
+                watched.changed = None  # what was taken has not been looked at
+                raise
             watched.refreshed = epoch
         return Told(
             number=ask.number,
@@ -130,12 +139,19 @@ class Builder:
             is_watched=watched.watch.is_alive,
         )
 
+    def _take_changes(self, watched: Watched) -> tuple[int, frozenset[str] | None]:
+        """The epoch and what changed since the last look, which begins now."""
+        with self._lock:
+            changed = watched.changed if watched.watch.is_alive else None
+            watched.changed = frozenset() if watched.watch.is_alive else None
+            return watched.epoch, changed
+
     def _verify(self, ask: Ask) -> Told:
         """Compare every known file with its stamp; a difference that the watch missed makes a new epoch."""
         watched = self._watch(ask.root)
         state = self._library.state(ask.root)
         if watched.refreshed == watched.epoch and not (state.is_unchanged() and watched.watch.is_alive):
-            self._changed(ask.root)
+            self._changed(ask.root, None)
         return Told(number=ask.number, epoch=watched.epoch, is_watched=watched.watch.is_alive)
 
     def _watch(self, root: str) -> Watched:
@@ -143,7 +159,7 @@ class Builder:
             watched = self._watched.get(root)
             if watched is None or not (watched.watch.is_alive or watched.watch.is_starting):
                 epoch = watched.epoch + 1 if watched is not None else 1
-                watched = Watched(Watch(root, lambda: self._changed(root)), epoch)
+                watched = Watched(Watch(root, lambda changed: self._changed(root, changed)), epoch)
                 self._watched[root] = watched
                 if self._options.is_watching:
                     watched.watch.start()
@@ -153,13 +169,17 @@ class Builder:
                 self._watched.pop(other).watch.stop()
             return watched
 
-    def _changed(self, root: str) -> None:
+    def _changed(self, root: str, changed: frozenset[str] | None) -> None:
         with self._lock:
             watched = self._watched.get(root)
             if watched is None:
                 return
             watched.epoch += 1
             epoch = watched.epoch
+            known = watched.changed
+            watched.changed = known | changed if known is not None and changed is not None else None
+            if watched.changed is not None and len(watched.changed) > _MOST_CHANGED:
+                watched.changed = None
         self._send(Stale(root=root, epoch=epoch))
 
     def _forget(self, root: str) -> None:

@@ -27,25 +27,25 @@ class Chronicle:
         self._messages = Postings()
         self.commits: list[Commit] = []
         self.by_file: dict[str, list[int]] = {}
-        self._newest: str | None = None
+        self.newest: str | None = None
 
     def update(self, history: list[Commit]) -> None:
         """Take in ``history`` (newest first); what is known already is not read again."""
         if not history:
             self._reset()
             return
-        if history[0].hash == self._newest:
+        if history[0].hash == self.newest:
             return
         fresh = []
         for commit in history:
-            if commit.hash == self._newest:
+            if commit.hash == self.newest:
                 break
             fresh.append(commit)
         else:
             self._reset()
         for commit in reversed(fresh):
             self._append(commit)
-        self._newest = history[0].hash
+        self.newest = history[0].hash
 
     def _append(self, commit: Commit) -> None:
         number = len(self.commits)

@@ -41,6 +41,7 @@ _HARMLESS = (
 #: Variables of the caller that git may see; none of its GIT_* may redirect us.
 _KEPT_VARIABLES = ("PATH", "HOME", "USER", "XDG_CONFIG_HOME", "TMPDIR", "SYSTEMROOT")
 _CHUNK = 1 << 16
+_SETTINGS_BYTES = 4 << 20
 
 
 class GitFailed(Exception):
@@ -79,7 +80,7 @@ class Repository:
         if found is None:
             raise GitFailed("git_missing", "install git, or put it into PATH")
         self._program = found
-        self._filters: tuple[object, tuple[str, ...]] | None = None
+        self._settings: list[tuple[str, str, str]] | None = None
         relative = os.path.relpath(root, self.top)
         #: Prefix of the project's paths in the repository: ``""`` or ``sub/dir/``.
         self.prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
@@ -161,20 +162,27 @@ class Repository:
 
     def _filter_overrides(self) -> tuple[str, ...]:
         """``-c`` values that empty every content filter and textconv of the repository's own configuration."""
-        key = tuple(_mtime(os.path.join(self.git_dir, name)) for name in ("config", "config.worktree", "commondir"))
-        if self._filters is not None and self._filters[0] == key:
-            return self._filters[1]
-        listed = self.call(["config", "--list", "--show-scope", "--name-only", "-z"], limit=1 << 20).output
-        fields = listed.decode("utf-8", "replace").split("\0")
-        own = [name for scope, name in zip(fields[::2], fields[1::2], strict=False) if scope in ("local", "worktree")]
+        own = [name for scope, name, _ in self.settings() if scope in ("local", "worktree")]
         drivers = {name.rpartition(".")[0] for name in own if name.lower().startswith("filter.")}
-        overrides = tuple(
+        return tuple(
             f"{driver}.{part}"
             for driver in sorted(drivers)
             for part in ("clean=", "smudge=", "process=", "required=false")
         )
-        self._filters = (key, overrides)
-        return overrides
+
+    def settings(self) -> list[tuple[str, str, str]]:
+        """``(scope, name, value)`` of git's settings as they are for this repository, asked for once.
+
+        Raises GitFailed, also when there is more than can be read: an unread filter could not be switched off.
+        """
+        if self._settings is None:
+            listed = self.call(["config", "--list", "--show-scope", "-z"], limit=_SETTINGS_BYTES)
+            if listed.is_cut:
+                raise GitFailed("git_failed", f"the configuration is larger than {_SETTINGS_BYTES} bytes")
+            fields = listed.output.decode("utf-8", "replace").split("\0")
+            entries = [(scope, *entry.partition("\n")) for scope, entry in zip(fields[::2], fields[1::2], strict=False)]
+            self._settings = [(scope, name, value) for scope, name, _, value in entries]
+        return self._settings
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -187,13 +195,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if process.stdout is not None:
         process.stdout.close()
     process.wait()
-
-
-def _mtime(path: str) -> int:
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError:
-        return 0
 
 
 def _is_bare(root: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from orchestrator.context.chronicle import Chronicle
 from orchestrator.context.models import FileFacts
+from orchestrator.context.project import ProjectState
 from orchestrator.context.roles import Focus
 
 
@@ -31,8 +32,22 @@ class Ground:
         self.recency: dict[int, float] = {}
         self.activity: dict[int, float] = {}
         self.names: dict[str, list[tuple[int, float]]] = {}
-        for facts in files:
-            if facts.document >= 0 and not (focus.excluded is not None and focus.excluded.match(facts.path)):
+        self.newest = chronicle.newest
+        self._excluded: dict[int, FileFacts] = {}
+        self.update(files, chronicle, focus)
+
+    def update(self, files: Iterable[FileFacts], chronicle: Chronicle, focus: Focus) -> None:
+        """Take over which files there are now; only what is not the same object as before is looked at."""
+        now = {facts.document: facts for facts in files}
+        for known in (self._excluded, self.files):
+            for document in [number for number, facts in known.items() if now.get(number) is not facts]:
+                self._drop(known.pop(document))
+        for document, facts in now.items():
+            if document in self.files or document in self._excluded:
+                continue
+            if focus.excluded is not None and focus.excluded.match(facts.path):
+                self._excluded[document] = facts
+            else:
                 self._add(facts, chronicle, focus)
 
     def _add(self, facts: FileFacts, chronicle: Chronicle, focus: Focus) -> None:
@@ -45,32 +60,44 @@ class Ground:
         if facts.path in chronicle.by_file:
             self.recency[document] = chronicle.recency(facts.path)
             self.activity[document] = chronicle.activity(facts.path)
-        name = facts.path.rsplit("/", 1)[-1].lower()
-        bare = name.rsplit(".", 1)[0].strip("_")
-        if "." in name:
-            self.names.setdefault(name, []).append((document, 1.0))
-        if len(bare) > 2:
-            self.names.setdefault(bare, []).append((document, 0.6))
+        for name, worth in _names(facts.path):
+            self.names.setdefault(name, []).append((document, worth))
+
+    def _drop(self, facts: FileFacts) -> None:
+        document = facts.document
+        if self.by_path.get(facts.path) == document:
+            del self.by_path[facts.path]
+        for known in (self.factors, self.shares, self.recency, self.activity):
+            known.pop(document, None)
+        for name, worth in _names(facts.path):
+            if (document, worth) in self.names.get(name, ()):
+                self.names[name].remove((document, worth))
+
+
+def _names(path: str) -> list[tuple[str, float]]:
+    """A file's lower-case name with and without its extension, and what a mention of each is worth."""
+    name = path.rsplit("/", 1)[-1].lower()
+    bare = name.rsplit(".", 1)[0].strip("_")
+    return [(name, 1.0)] * ("." in name) + [(bare, 0.6)] * (len(bare) > 2)
 
 
 class GroundCache:
-    """Grounds by project, generation and role; the least recently used go beyond ``capacity`` files in all."""
+    """Grounds by project and role; the least recently used go beyond ``capacity`` files in all."""
 
     def __init__(self, capacity: int = 100_000) -> None:
         self._capacity = capacity
-        self._grounds: OrderedDict[tuple[str, int, bytes], Ground] = OrderedDict()
+        self._grounds: OrderedDict[tuple[str, bytes], tuple[int, Ground]] = OrderedDict()
 
-    def get(self, key: tuple[str, int, bytes]) -> Ground | None:
-        """The ground, now the most recently used."""
-        ground = self._grounds.get(key)
-        if ground is not None:
-            self._grounds.move_to_end(key)
-        return ground
-
-    def put(self, key: tuple[str, int, bytes], ground: Ground) -> None:
-        """Keep a ground; older generations of its project go."""
-        for old in [k for k in self._grounds if k[0] == key[0] and k[1] != key[1]]:
-            del self._grounds[old]
-        self._grounds[key] = ground
-        while len(self._grounds) > 1 and sum(len(g.files) for g in self._grounds.values()) > self._capacity:
+    def get(self, state: ProjectState, role: bytes, focus: Focus) -> Ground:
+        """The ground of a project as it is now for a role, brought up to date or made anew."""
+        key = (state.root, role)
+        generation, ground = self._grounds.get(key, (0, None))
+        if ground is None or ground.newest != state.chronicle.newest:
+            ground = Ground(state.readable(), state.chronicle, focus)
+        elif generation != state.generation:
+            ground.update(state.readable(), state.chronicle, focus)
+        self._grounds[key] = (state.generation, ground)
+        self._grounds.move_to_end(key)
+        while len(self._grounds) > 1 and sum(len(g.files) for _, g in self._grounds.values()) > self._capacity:
             self._grounds.popitem(last=False)
+        return ground

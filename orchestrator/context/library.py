@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
@@ -14,7 +14,7 @@ from orchestrator.context.assistant import open_file
 from orchestrator.context.budget import Candidate, Selection, select
 from orchestrator.context.division import Division
 from orchestrator.context.excerpts import View, ViewCache, score_blocks, term_weights
-from orchestrator.context.ground import Ground, GroundCache
+from orchestrator.context.ground import GroundCache
 from orchestrator.context.metadata import Metadata
 from orchestrator.context.models import JSON, BuildAnswer, BuildOrder, Role, SearchHit
 from orchestrator.context.project import Limits, ProjectState
@@ -73,8 +73,10 @@ class Library:
         with self._lock:
             self._states.pop(root, None)
 
-    def build(self, order: BuildOrder, *, is_fresh: bool = False, known_generation: int = 0) -> BuildAnswer:
-        """Build one answer. ``is_fresh``: the caller knows that nothing changed since the last look.
+    def build(
+        self, order: BuildOrder, *, changed: Collection[str] | None = None, known_generation: int = 0
+    ) -> BuildAnswer:
+        """Build one answer. ``changed``: the caller knows that at most these paths changed since the last look.
 
         When the project is still what it was at ``known_generation``, the answer's body is empty.
 
@@ -82,8 +84,10 @@ class Library:
         """
         state = self.state(order.root)
         with state.lock, Division(self._hire, order.root) as division:
-            if not is_fresh or order.is_refresh or state.generation == 0:
+            if changed is None or order.is_refresh:
                 state.refresh(division)
+            elif changed or not state.generation:
+                state.refresh_some(changed, division)
             if known_generation and known_generation == state.generation:
                 return BuildAnswer(body=b"", etag="", generation=state.generation)
             selection = self.choose(state, order, division)
@@ -126,11 +130,7 @@ class Library:
             changed=frozenset(change.path for change in state.changes),
             named=frozenset(path for output in order.outputs for path in output.get("files_affected", ())),
         )
-        key = (state.root, state.generation, msgspec.json.encode(order.role))
-        ground = self._grounds.get(key)
-        if ground is None:
-            ground = Ground(state.readable(), state.chronicle, focus)
-            self._grounds.put(key, ground)
+        ground = self._grounds.get(state, msgspec.json.encode(order.role), focus)
         state.index.prepare(query.terms)
         return rank(state.index, ground, state.chronicle, query, focus, evidence, self.weights)
 

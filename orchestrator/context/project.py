@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
 
 from orchestrator.context.chronicle import Chronicle
-from orchestrator.context.digest import LARGEST_BYTES, Digest, Task
+from orchestrator.context.digest import LARGEST_BYTES, Digest, Task, digest
 from orchestrator.context.division import Division
 from orchestrator.context.git import GitFailed, Repository
-from orchestrator.context.history import WorkTree, commits, diffs, remote
+from orchestrator.context.history import WorkTree, commits, diffs, remote, work_tree
 from orchestrator.context.index import Index
-from orchestrator.context.models import Change, Commit, FileFacts
+from orchestrator.context.models import Change, Commit, FileFacts, Stamp
 from orchestrator.context.persist import load, save
 from orchestrator.context.reading import Reader, reading
-from orchestrator.context.scan import Listing, list_files
+from orchestrator.context.scan import Listing, Tracked, list_files
 from orchestrator.context.secrets import is_secret_file
 from orchestrator.context.words import Splitter
 
@@ -28,6 +29,10 @@ _SAVED_FILES = 200
 _SAVE_S = 60.0
 #: So few new documents are taken apart before the answer; more wait until after it (``absorb``).
 _ABSORBED_AT_ONCE = 50
+
+
+#: Files that say what belongs to the project, and how git sees it.
+_RULES = frozenset((".gitignore", ".gitattributes", ".gitmodules", ".git"))
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +49,7 @@ class ProjectState:
     Attributes:
         files: by path what is known of each file.
         generation: grows whenever anything that an answer shows has changed.
+        layout: grows whenever a file came or went.
         problems: what is missing and why, in words.
     """
 
@@ -64,10 +70,11 @@ class ProjectState:
         self.remote: tuple[str, str] | None = None
         self.problems: tuple[str, ...] = ()
         self.generation = 0
-        #: the structure part of answers and the generation that it shows; the renderer's
+        self.layout = 0
+        #: the lists of the answers' structure part and the layout that they show; the renderer's
         self.structure: tuple[int, dict[str, Any]] | None = None
         self._withheld: tuple[int, list[tuple[str, str]]] | None = None
-        self.checked_at = 0.0
+        self._tracked: Tracked | None = None
         self._repository: Repository | None = None
         self._change_key: object = None
 
@@ -83,21 +90,76 @@ class ProjectState:
         Raises FileNotFoundError when the root is gone.
         """
         self._open_repository()
-        listing = list_files(self.root, self._repository, self.limits.include, self.limits.exclude)
-        with ThreadPoolExecutor(1, thread_name_prefix="history") as aside:
-            history = aside.submit(self._commits, listing.tree)  # git walks its commits while files are indexed
-            with reading(self.root) as reader:
-                has_changed = self._update_files(reader, listing, division or Division(None, self.root))
-            has_changed |= self._update_history(listing, history.result())
+        with reading(self.root) as reader, ThreadPoolExecutor(1, thread_name_prefix="git") as aside:
+            # git works in processes of its own, while files are compared and indexed here
+            listed = aside.submit(self._list)
+            stamps = {path: reader.stamp(path) for path in self.files}
+            listing = listed.result()
+            history = aside.submit(self._commits, listing.tree)
+            has_changed = self._update_files(reader, listing.paths, stamps, division or Division(None, self.root))
+            has_changed |= self._update_history(listing.tree, history.result())
+        self._tracked = listing.tracked
         problems = tuple(dict.fromkeys((*self._repository_problems, *listing.problems)))
         has_changed |= problems != self.problems
         self.problems = problems
+        return self._refreshed(has_changed)
+
+    def refresh_some(self, paths: Collection[str], division: Division | None = None) -> bool:
+        """``refresh`` when the caller knows that at most these paths changed. It looks at them only, unless one is
+        new, gone, or decides what belongs to the project."""
+        with reading(self.root) as reader:
+            stamps = {path: reader.stamp(path) for path in paths if not self._is_passing(reader, path)}
+            if not self.generation or not all(self._is_plain(path, stamp) for path, stamp in stamps.items()):
+                return self.refresh(division)
+            tree = self.tree
+            if tree is not None:
+                self._open_repository()
+                tree = self._tree_after(tree, sorted(stamps))
+                if tree is None:
+                    return self.refresh(division)
+            has_changed = self._update_some(reader, stamps)
+        has_changed |= self._update_history(tree, self.history)
+        return self._refreshed(has_changed)
+
+    def _refreshed(self, has_changed: bool) -> bool:
         if self.index.waiting <= _ABSORBED_AT_ONCE:
             self.index.absorb(_ABSORBED_AT_ONCE)
-        self.checked_at = time.monotonic()
         if has_changed or self.generation == 0:
             self.generation += 1
         return has_changed
+
+    def _list(self) -> Listing:
+        return list_files(self.root, self._repository, self.limits.include, self.limits.exclude, self._tracked)
+
+    def _is_passing(self, reader: Reader, path: str) -> bool:
+        """Whether nothing is at ``path`` and nothing is known to have been there: a file that came and went."""
+        if path in self.files or reader.stamp(path) is not None or reader.is_directory(path):
+            return False
+        return not any(known.startswith(path + "/") for known in self.files)
+
+    def _is_plain(self, path: str, stamp: Stamp | None) -> bool:
+        """Whether a look at this file alone is enough."""
+        if stamp is None or path not in self.files or path.rsplit("/", 1)[-1] in _RULES:
+            return False
+        submodules = self._tracked.submodules if self._tracked is not None else ()
+        return not any(path.startswith(submodule + "/") for submodule in submodules)
+
+    def _tree_after(self, tree: WorkTree, paths: list[str]) -> WorkTree | None:
+        """``tree`` when at most ``paths`` changed since; None when something else did, or git does not answer."""
+        if not paths:
+            return tree
+        try:
+            found = work_tree(self._repository, paths) if self._repository is not None else None
+        except GitFailed:
+            return None
+        if found is None or (found.head, found.branch) != (tree.head, tree.branch):
+            return None
+        changes = {path: status for path, status in tree.changes if path not in paths} | dict(found.changes)
+        return msgspec.structs.replace(
+            tree,
+            changes=tuple(sorted(changes.items(), key=lambda change: os.fsencode(change[0]))),
+            is_staged=tree.is_staged or found.is_staged,
+        )
 
     def _restore(self) -> None:
         """Begin with what an earlier run left; every file is still compared with its stamp by ``refresh``."""
@@ -135,11 +197,14 @@ class ProjectState:
             if error.reason != "not_a_repository":
                 self._repository_problems = (str(error),)
 
-    def _update_files(self, reader: Reader, listing: Listing, division: Division) -> bool:
+    def _update_files(
+        self, reader: Reader, paths: list[str], stamps: dict[str, Stamp | None], division: Division
+    ) -> bool:
+        """Look at all files; ``stamps`` are those that the known ones have now."""
         stale: list[Task] = []
         seen: dict[str, FileFacts] = {}
-        for path in listing.paths:
-            stamp = reader.stamp(path)
+        for path in paths:
+            stamp = stamps[path] if path in stamps else reader.stamp(path)
             if stamp is None:
                 continue
             known = self.files.get(path)
@@ -150,6 +215,8 @@ class ProjectState:
         gone = [facts for path, facts in self.files.items() if path not in seen]
         replaced = {facts.path: facts for facts in gone}
         has_changed = len(seen) + len(stale) != len(self.files)
+        if has_changed or any(task.path not in replaced for task in stale):
+            self.layout += 1
         stale.sort(key=lambda task: task.path)
         for task, found in division.digests(reader, stale):
             facts = self._take(task, found, replaced.get(task.path))
@@ -161,6 +228,20 @@ class ProjectState:
         self.files = seen
         if self.index.is_sparse:
             self._rebuild(reader, division)
+        return has_changed
+
+    def _update_some(self, reader: Reader, stamps: dict[str, Stamp | None]) -> bool:
+        """Look at these known files."""
+        has_changed = False
+        for path, stamp in stamps.items():
+            known = self.files[path]
+            if stamp is None or stamp == known.stamp:
+                continue
+            task = Task(path, stamp, known.checksum)
+            facts = self.files[path] = self._take(task, digest(reader, task), known)
+            has_changed |= facts.checksum != known.checksum
+            if facts.document != known.document:
+                self.index.remove(known.document)
         return has_changed
 
     def _take(self, task: Task, found: Digest, old: FileFacts | None) -> FileFacts:
@@ -194,8 +275,7 @@ class ProjectState:
             self._repository_problems += (str(error),)
             return self.history
 
-    def _update_history(self, listing: Listing, history: list[Commit]) -> bool:
-        tree = listing.tree
+    def _update_history(self, tree: WorkTree | None, history: list[Commit]) -> bool:
         has_changed = tree != self.tree
         if tree is None or self._repository is None:
             self.tree, self.changes, self.history, self.remote = None, (), [], None

@@ -96,9 +96,9 @@ def _file(chosen: Chosen) -> JSON:
 
 
 def _structure(state: ProjectState) -> JSON:
-    """The tree's lists, made once for a state."""
+    """The tree's lists, made once for a layout, and its sizes."""
     known = state.structure
-    if known is None or known[0] != state.generation:
+    if known is None or known[0] != state.layout:
         paths = sorted(shown(path) for path in state.files)
         directories: set[str] = set()
         for path in {path.rpartition("/")[0] for path in paths}:
@@ -111,10 +111,9 @@ def _structure(state: ProjectState) -> JSON:
             "files": paths,
             "directories": sorted(directories),
             "total_files": len(paths),
-            "total_size_bytes": sum(facts.stamp.size for facts in state.files.values()),
         }
-        known = state.structure = (state.generation, described)
-    return dict(known[1])
+        known = state.structure = (state.layout, described)
+    return {**known[1], "total_size_bytes": sum(facts.stamp.size for facts in state.files.values())}
 
 
 def _git(state: ProjectState) -> JSON:

@@ -32,16 +32,33 @@ _NEVER = frozenset(
 _SUBMODULE_DEPTH = 4
 
 
+class Tracked(msgspec.Struct, frozen=True):
+    """What an index file with this stamp (modification and change time, size, inode) names: git replaces the file
+    with every change."""
+
+    stamp: tuple[int, int, int, int]
+    files: list[str]
+    submodules: list[str]
+
+
 class Listing(msgspec.Struct, frozen=True):
     """Paths relative to the project (unordered), the work tree's state where there is git, and what is missing."""
 
     paths: list[str]
     tree: WorkTree | None
     problems: tuple[str, ...] = ()
+    tracked: Tracked | None = None
 
 
-def list_files(root: str, repository: Repository | None, include: tuple[str, ...], exclude: tuple[str, ...]) -> Listing:
-    """List the files of ``root``; ``include`` and ``exclude`` are globs of the settings.
+def list_files(
+    root: str,
+    repository: Repository | None,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    known: Tracked | None = None,
+) -> Listing:
+    """List the files of ``root``; ``include`` and ``exclude`` are globs of the settings, ``known`` what an earlier
+    listing found tracked.
 
     Never raises for a broken repository: the files are then listed without git, and ``problems`` says why.
     """
@@ -51,7 +68,8 @@ def list_files(root: str, repository: Repository | None, include: tuple[str, ...
     if repository is not None:
         try:
             tree = work_tree(repository)
-            paths = _with_git(root, repository, tree)
+            known = _tracked(repository, known)
+            paths = _with_git(root, repository, tree, known)
         except GitFailed as error:
             problems.append(str(error))
     if paths is None:
@@ -60,18 +78,27 @@ def list_files(root: str, repository: Repository | None, include: tuple[str, ...
     if refused is not None:
         paths = [path for path in paths if not refused.match(path)]
     if taken is not None:
-        known = set(paths)
-        paths += [path for path in walk(root, is_ignoring=False) if path not in known and taken.match(path)]
+        there = set(paths)
+        paths += [path for path in walk(root, is_ignoring=False) if path not in there and taken.match(path)]
     if len(paths) > MOST_FILES:
         problems.append(f"only {MOST_FILES} of {len(paths)} files are looked at")
-    return Listing(paths[:MOST_FILES], tree, tuple(problems))
+    return Listing(paths[:MOST_FILES], tree, tuple(problems), known)
 
 
-def _with_git(root: str, repository: Repository, tree: WorkTree, depth: int = 0) -> list[str]:
-    files, submodules = tracked_files(repository)
-    known = dict.fromkeys((*files, *tree.untracked))
+def _tracked(repository: Repository, known: Tracked | None) -> Tracked:
+    """What the index names; ``known`` again when the index is still the same. Raises GitFailed."""
+    try:
+        status = os.stat(os.path.join(repository.git_dir, "index"))
+        stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+    except OSError:
+        return Tracked((0, 0, 0, 0), *tracked_files(repository))
+    return known if known is not None and known.stamp == stamp else Tracked(stamp, *tracked_files(repository))
+
+
+def _with_git(root: str, repository: Repository, tree: WorkTree, tracked: Tracked, depth: int = 0) -> list[str]:
+    known = dict.fromkeys((*tracked.files, *tree.untracked))
     paths = [path for path in known if path]
-    for submodule in submodules if depth < _SUBMODULE_DEPTH else ():
+    for submodule in tracked.submodules if depth < _SUBMODULE_DEPTH else ():
         paths += [f"{submodule}/{path}" for path in _submodule(root, submodule, repository, depth)]
     return paths
 
@@ -82,7 +109,7 @@ def _submodule(root: str, path: str, parent: Repository, depth: int) -> list[str
         return []
     try:
         repository = Repository(directory, parent.timeout_s)
-        return _with_git(directory, repository, work_tree(repository), depth + 1)
+        return _with_git(directory, repository, work_tree(repository), _tracked(repository, None), depth + 1)
     except GitFailed:
         return []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from watchfiles import Change, watch
 
@@ -15,12 +15,13 @@ _DEBOUNCE_MS = 60
 
 
 class Watch:
-    """Watches ``root`` until ``stop``; ``on_change`` is called in the watching thread.
+    """Watches ``root`` until ``stop``; ``on_change`` is called in the watching thread, with the paths that changed
+    (relative to the root) or None when anything may have.
 
     ``is_alive`` is False when watching is impossible (too many directories, no inotify): look for yourself then.
     """
 
-    def __init__(self, root: str, on_change: Callable[[], None]) -> None:
+    def __init__(self, root: str, on_change: Callable[[frozenset[str] | None], None]) -> None:
         self._root = os.path.realpath(root)
         self._on_change = on_change
         self._stop = threading.Event()
@@ -55,16 +56,21 @@ class Watch:
             for changes in events:
                 if not self.is_alive:
                     self.is_alive, self.is_starting = True, False
-                    self._on_change()
+                    self._on_change(None)
                 elif changes:
-                    self._on_change()
+                    self._on_change(self._relative(path for _, path in changes))
                 if not os.path.isdir(self._root):
                     break
         except (OSError, RuntimeError):  # watchfiles raises these when the platform refuses
             pass
         finally:
             self.is_alive = self.is_starting = False
-            self._on_change()
+            self._on_change(None)
+
+    def _relative(self, paths: Iterable[str]) -> frozenset[str] | None:
+        """Paths below the root; None when git's state is among them, or a name that did not come through as it is."""
+        found = frozenset(os.path.relpath(path, self._root) for path in paths)
+        return None if any("\ufffd" in path or ".git" in path.split(os.sep) or path == "." for path in found) else found
 
     def _counts(self, _: Change, path: str) -> bool:
         """Drop what is outside the real root (watchfiles follows links) and the noise inside ``.git``."""

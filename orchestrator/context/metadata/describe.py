@@ -41,33 +41,57 @@ def _ci_pattern() -> re.Pattern[str]:
     return re.compile("|".join(f"(?P<{name.replace('-', '_')}>{pattern})" for name, pattern in _CI))
 
 
+class Places(msgspec.Struct, frozen=True):
+    """What a project's paths alone say: its manifests, nearest to the top first, and its CI systems."""
+
+    manifests: list[str]
+    ci_systems: list[str]
+
+
 class Metadata:
     """Describes projects; the last description of each state is kept."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[int, JSON]] = {}
+        self._places: dict[str, tuple[int, Places]] = {}
 
     def describe(self, state: ProjectState) -> JSON:
         """Type, languages (bytes of code and tests, most first), dependencies and further facts of a project."""
         known = self._known.get(state.root)
         if known is None or known[0] != state.generation:
-            known = self._known[state.root] = (state.generation, _describe(state))
+            known = self._known[state.root] = (state.generation, _describe(state, self._place(state)))
         # reports are mostly ignored files, which do not change the state: they are looked at each time
         with reading(state.root) as reader:
             found = _coverage(state, reader)
         return known[1] if found is None else {**known[1], "test_coverage": found}
 
+    def _place(self, state: ProjectState) -> Places:
+        known = self._places.get(state.root)
+        if known is None or known[0] != state.layout:
+            known = self._places[state.root] = (state.layout, _find_places(state))
+        return known[1]
 
-def _describe(state: ProjectState) -> JSON:
-    spoken = languages(state)
+
+def _find_places(state: ProjectState) -> Places:
     ci = _ci_pattern()
+    manifests = [
+        path for path, facts in state.files.items() if is_manifest(path) and facts.kind not in ("vendored", "test")
+    ]
+    systems = {name: None for path in state.files if (match := ci.fullmatch(path)) and (name := match.lastgroup)}
+    return Places(
+        manifests=sorted(manifests, key=lambda path: (path.count("/"), path))[:_MOST_MANIFESTS],
+        ci_systems=[name.replace("_", "-") for name in systems],
+    )
+
+
+def _describe(state: ProjectState, places: Places) -> JSON:
+    spoken = languages(state)
     described: JSON = {"project_type": next(iter(spoken), "unknown"), "languages": spoken}
     with reading(state.root) as reader:
-        described["dependencies"] = _dependencies(state, reader)
+        described["dependencies"] = _dependencies(places.manifests, reader)
         described.update(_versions(state, reader))
-    systems = {name: None for path in state.files if (match := ci.fullmatch(path)) and (name := match.lastgroup)}
-    if systems:
-        described["ci_systems"] = [name.replace("_", "-") for name in systems]
+    if places.ci_systems:
+        described["ci_systems"] = places.ci_systems
     return described
 
 
@@ -83,12 +107,9 @@ def languages(state: ProjectState) -> JSON:
     return {}
 
 
-def _dependencies(state: ProjectState, reader: Reader) -> list[JSON]:
-    paths = [
-        path for path, facts in state.files.items() if is_manifest(path) and facts.kind not in ("vendored", "test")
-    ]
+def _dependencies(manifests: list[str], reader: Reader) -> list[JSON]:
     rows: list[JSON] = []
-    for path in sorted(paths, key=lambda path: (path.count("/"), path))[:_MOST_MANIFESTS]:
+    for path in manifests:
         data = _read(reader, path)
         if data is not None:
             rows += [msgspec.to_builtins(row) for row in dependencies(path, data)]

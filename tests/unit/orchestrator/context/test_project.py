@@ -1,0 +1,166 @@
+"""A project's state after a look at what changed is what a look at everything gives."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.context.project import ProjectState
+from tests.support.context import document, new_library, order
+from tests.support.repo import PYTHON_FILES, commit_all, git, sample_repository, write_files
+
+
+def _modify(root: Path) -> set[str]:
+    write_files(root, {"ledger/money.py": "def add_money(account):\n    return account\n"})
+    return {"ledger/money.py"}
+
+
+def _modify_untracked(root: Path) -> set[str]:
+    write_files(root, {"draft.py": "account_draft = 2\n"})
+    return {"draft.py"}
+
+
+def _revert(root: Path) -> set[str]:
+    (root / "ledger/accounts.py").write_text(PYTHON_FILES["ledger/accounts.py"])
+    return {"ledger/accounts.py"}
+
+
+def _touch(root: Path) -> set[str]:
+    os.utime(root / "ledger/money.py", (1_700_000_000, 1_700_000_000))
+    return {"ledger/money.py"}
+
+
+def _pass(root: Path) -> set[str]:
+    return {"ledger/.money.py.swp", "gone/and/away"} | _modify(root)
+
+
+def _delete(root: Path) -> set[str]:
+    (root / "ledger/money.py").unlink()
+    return {"ledger/money.py"}
+
+
+def _create(root: Path) -> set[str]:
+    write_files(root, {"ledger/fresh.py": "account_fresh = 1\n"})
+    return {"ledger/fresh.py"}
+
+
+def _replace_by_directory(root: Path) -> set[str]:
+    (root / "draft.py").unlink()
+    write_files(root, {"draft.py/inner.py": "account_inner = 1\n"})
+    return {"draft.py"}
+
+
+def _remove_directory(root: Path) -> set[str]:
+    shutil.rmtree(root / "ledger")
+    return {"ledger"}
+
+
+def _ignore(root: Path) -> set[str]:
+    write_files(root, {".gitignore": "draft.py\nbuild/\n"})
+    return {".gitignore"}
+
+
+def _change_submodule(root: Path) -> set[str]:
+    write_files(root, {"inner/ledger/money.py": "account_in_submodule = 1\n"})
+    return {"inner/ledger/money.py"}
+
+
+def _make_secret(root: Path) -> set[str]:
+    write_files(root, {"ledger/money.py": "password = 'x9!kQ2#vLp8@wZr4'\n"})
+    return {"ledger/money.py"}
+
+
+def _make_binary(root: Path) -> set[str]:
+    (root / "ledger/money.py").write_bytes(b"\0account\0")
+    return {"ledger/money.py"}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A repository with a submodule, a change that is staged, one that is not, and an untracked file."""
+    inner = sample_repository(tmp_path / "other")
+    root = sample_repository(tmp_path / "r")
+    git(root, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(inner), "inner")
+    commit_all(root, "Add inner")
+    write_files(root, {"README.md": "# Staged account\n"})
+    git(root, "add", "README.md")
+    write_files(root, {"ledger/accounts.py": "account_edited = 1\n", "draft.py": "account_draft = 1\n"})
+    return root
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _modify, _modify_untracked, _revert, _touch, _pass, _delete, _create, _replace_by_directory, _remove_directory,
+        _ignore, _change_submodule, _make_secret, _make_binary,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("with_git", [True, False])
+def test_a_look_at_what_changed_finds_the_same(root: Path, change: Callable[[Path], set[str]], with_git: bool) -> None:
+    """After a change that the watch told of, the answer was another one than after a look at everything."""
+    if not with_git:
+        (root / "inner/.git").unlink()
+        shutil.rmtree(root / ".git")
+    some, everything = new_library(), new_library()
+    asked = order(root, "account money")
+    for library in (some, everything):
+        library.build(asked)
+        library.finish(asked.root)
+    changed = change(root)
+    assert some.build(asked, changed=changed).body == everything.build(asked).body
+
+
+def test_a_modified_file_alone_is_looked_at(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One edit compared every file of the project, and asked git about all of them."""
+    library = new_library()
+    asked = order(root, "account money")
+    before = library.build(asked)
+
+    def refuse(*_: Any) -> bool:
+        raise AssertionError("everything was looked at")
+
+    monkeypatch.setattr(ProjectState, "refresh", refuse)
+    after = library.build(asked, changed=_modify(root))
+    assert after.generation == before.generation + 1
+    assert b"add_money" in after.body
+    assert library.build(asked, changed=(), known_generation=after.generation).body == b""
+    # a name that came and went changes nothing
+    assert library.build(asked, changed={"ledger/x.tmp"}, known_generation=after.generation).body == b""
+
+
+def test_a_commit_between_two_looks_is_noticed(root: Path) -> None:
+    """A commit that the watch told of only after the file's change was left out of the history."""
+    library = new_library()
+    asked = order(root, "account money")
+    library.build(asked)
+    changed = _modify(root)
+    head = commit_all(root, "Spend the money of an account")
+    assert f'"head":"{head}"'.encode() in library.build(asked, changed=changed).body
+
+
+def test_what_git_tracks_is_asked_again_when_its_index_changed(root: Path) -> None:
+    """A file that was added to an ignored directory by force never came up."""
+    write_files(root, {".gitignore": "build/\n", "build/kept.py": "account_kept = 1\n"})
+    library = new_library()
+    assert "build/kept.py" not in document(root, library=library)["context"]["project_structure"]["files"]
+    git(root, "add", "-f", "build/kept.py")
+    assert "build/kept.py" in document(root, library=library)["context"]["project_structure"]["files"]
+    git(root, "rm", "-q", "--cached", "build/kept.py")
+    assert "build/kept.py" not in document(root, library=library)["context"]["project_structure"]["files"]
+
+
+def test_a_configuration_that_is_too_large_to_read_is_not_trusted(root: Path) -> None:
+    """A filter behind megabytes of other settings was not switched off, and run (fault 71)."""
+    with open(root / ".git/config", "a") as config:
+        config.write("[junk]\n" + "".join(f"\tkey{n} = {'x' * 900}\n" for n in range(5000)))
+        config.write(f'[filter "evil"]\n\tclean = touch {root.parent}/sprung; cat\n')
+    write_files(root, {".gitattributes": "*.py filter=evil\n", "ledger/money.py": "changed = 1\n"})
+    answer = document(root, "account")
+    assert "configuration" in answer["context"]["git_context"]["problems"][0]
+    assert "ledger/money.py" in answer["context"]["project_structure"]["files"]
+    assert not (root.parent / "sprung").exists()
