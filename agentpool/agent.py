@@ -39,6 +39,7 @@ class Agent:
         self.workspace = Path(env.get("AGENT_WORKSPACE") or ".")
         self.context_file = Path(env.get("AGENT_CONTEXT_FILE") or "context.json")
         self.url = env.get("SIDECAR_URL", "")
+        self.certificate_file = env.get("SIDECAR_CERTIFICATE", "")
         self.token = env.get("JWT_TOKEN", "")
         self._out = out
         self._in = source

@@ -21,15 +21,16 @@ from api.app import create_app
 from api.auth.authority import Authority
 from api.auth.keys import KeyRing
 from api.listening import Listener
+from api.readiness import check_settings
 from api.routes.waiters import Waiters
 from api.server_config import make_config
-from orchestrator.config import Settings, storage_directory
-from orchestrator.errors import ConfigInvalid
+from orchestrator.config import ServerSettings, Settings, storage_directory
 from orchestrator.logs import configure_logging
 from orchestrator.privacy import replace_private
 from orchestrator.supervisor import Supervisor
+from orchestrator.trust import own_certificate
 
-#: In the storage directory while the server listens: its process id and address, for the command line.
+#: In the storage directory while the server listens: its process id, address and certificate, for the command line.
 DISCOVERY_FILE = "sidecar.json"
 #: Seconds between two tries to write it.
 DISCOVERY_RETRY_S = 1.0
@@ -63,31 +64,17 @@ def serve(
     return asyncio.run(Server(settings, projects, on_ready or _print_ready).run())
 
 
-def check_settings(settings: Settings) -> None:
-    """Raise ConfigInvalid for what a server cannot be started with."""
-    server = settings.server
-    if server.workers != 1:
-        raise ConfigInvalid(
-            "server.workers must be 1: the sidecar is one process by design; its pool uses the other cores",
-            details={"setting": "server.workers"},
-        )
-    if (server.certificate is None) != (server.private_key is None):
-        raise ConfigInvalid(
-            "server.certificate and server.private_key belong together; give both or none",
-            details={"setting": "server.certificate"},
-        )
-    for name in ("certificate", "private_key"):
-        path = getattr(server, name)
-        if path is not None and not os.access(path, os.R_OK):
-            raise ConfigInvalid(f"server.{name}: {path} cannot be read", details={"setting": f"server.{name}"})
-
-
 def version() -> str:
     """The version of this program."""
     try:
         return importlib.metadata.version("orchestration-sidecar")
     except importlib.metadata.PackageNotFoundError:
         return "0+unknown"
+
+
+def _certificate_of(server: ServerSettings) -> str | None:
+    """What clients of this machine pin, PEM; None without TLS."""
+    return own_certificate(Path(server.certificate).read_text(encoding="ascii")) if server.certificate else None
 
 
 def _print_ready(url: str) -> None:
@@ -105,6 +92,7 @@ class Server:
         self._projects = projects
         self._on_ready = on_ready
         self._directory = storage_directory(settings)
+        self._certificate = _certificate_of(settings.server)
         self._stopping = asyncio.Event()
         self._is_started = False
         self._waiters = Waiters()
@@ -151,6 +139,7 @@ class Server:
                 self._settings,
                 self._directory,
                 base_url=listener.local_url,
+                certificate=self._certificate,
                 minter=authority,
                 projects=self._projects,
                 version=program,
@@ -169,7 +158,7 @@ class Server:
             _settle()
             # Hypercorn calls this once it accepts connections, and begins its stop when it returns.
             listener.keep_from_children()
-            document = json.dumps({"pid": os.getpid(), "url": listener.url}).encode()
+            document = json.dumps({"pid": os.getpid(), "url": listener.url, "certificate": self._certificate}).encode()
             if not await asyncio.to_thread(_tell_where, discovery, document):
                 self._telling = asyncio.create_task(_tell_when_possible(discovery, document), name="discovery")
             self._on_ready(listener.url)

@@ -62,6 +62,7 @@ class Supervisor:
         settings: what is configured.
         directory: the storage directory; locked while this lives.
         base_url: where agents reach the API, without a trailing slash.
+        certificate: the API's own TLS certificate (PEM), or None without TLS.
         minter: gives agents their tokens.
         projects: ``(id or None, path)``; the first is the default project.
         version: of the program, for ``/health``.
@@ -76,6 +77,7 @@ class Supervisor:
         directory: Path,
         *,
         base_url: str,
+        certificate: str | None = None,
         minter: TokenMinter,
         projects: list[tuple[str | None, str]],
         version: str,
@@ -96,7 +98,7 @@ class Supervisor:
         self.pool = LocalPool(pool_config(settings))
         self.registry = AgentRegistry(self.storage, self._clock)
         self._build_knowledge()
-        self._build_agents(base_url, minter)
+        self._build_agents(base_url, certificate, minter)
         self._build_deliveries()
         self._reporter = Reporter(
             settings=settings,
@@ -145,11 +147,12 @@ class Supervisor:
             clock=self._clock,
         )
 
-    def _build_agents(self, base_url: str, minter: TokenMinter) -> None:
+    def _build_agents(self, base_url: str, certificate: str | None, minter: TokenMinter) -> None:
         """Agents' lives and the runs made of them."""
         launcher = Launcher(
             agents_dir=self._agents_dir,
             base_url=base_url,
+            certificate=certificate,
             context=self.context,
             projects=self.projects,
             workspaces=Workspaces(self._agents_dir, self.directory / "worktrees"),

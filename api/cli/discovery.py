@@ -12,17 +12,18 @@ FILE_NAME = "sidecar.json"
 
 
 class Running(NamedTuple):
-    """A sidecar that says it runs: its process and its address."""
+    """A sidecar that says it runs: its process, its address and, with TLS, its certificate (PEM)."""
 
     pid: int
     url: str
+    certificate: str | None = None
 
 
 def find_running(storage: Path) -> Running | None:
     """The sidecar that owns ``storage``, or None when none runs (a file left by a killed one is ignored)."""
     try:
         document = json.loads((storage / FILE_NAME).read_text(encoding="utf-8"))
-        running = Running(int(document["pid"]), str(document["url"]))
+        running = Running(int(document["pid"]), str(document["url"]), document.get("certificate"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return running if is_alive(running.pid) else None

@@ -17,7 +17,7 @@ from api.cli.failures import FAILED
 from api.cli.options import Command, formatted
 from api.cli.output import Column
 from api.cli.session import Session
-from api.cli.writable import why_not_writable
+from api.readiness import why_not_writable
 
 #: Coding CLIs that a profile can run, by the name of their program.
 CODING_CLIS = ("claude", "codex", "gemini", "opencode")

@@ -14,7 +14,6 @@ import click
 from api.cli.failures import FAILED, USAGE, Failure
 from api.cli.options import Command
 from api.cli.session import Session
-from api.cli.writable import why_not_writable
 
 #: Seconds that ``stop`` waits beyond the bound that the contract gives a graceful end (20 s).
 STOP_WAIT_S = 25.0
@@ -82,24 +81,13 @@ def _first_directory(projects: list[tuple[str | None, str]], fallback: Path) -> 
 
 
 def _check(session: Session, settings: Any, projects: list[tuple[str | None, str]]) -> int:
-    from orchestrator.config import storage_directory
+    from api.readiness import problems_of
 
     problems: list[str] = []
     for name, path in projects:
         if not Path(path).expanduser().is_dir():
             problems.append(f"projects.{name}: {path} is not a directory")
-    for field in ("certificate", "private_key"):
-        file = getattr(settings.server, field)
-        if file and not os.access(file, os.R_OK):
-            problems.append(f"server.{field}: {file} cannot be read")
-    if bool(settings.server.certificate) != bool(settings.server.private_key):
-        problems.append("server.certificate and server.private_key belong together; give both or none")
-    if settings.server.workers != 1:
-        problems.append("server.workers: the sidecar is one process by design; leave it at 1")
-    storage = storage_directory(settings)
-    reason = why_not_writable(storage)
-    if reason is not None:
-        problems.append(f"storage.directory: {storage} cannot be written: {reason}")
+    problems += [f"{problem.setting}: {problem.text}" for problem in problems_of(settings)]
     for problem in problems:
         click.echo(f"Error: {problem}", err=True)
     if not problems:

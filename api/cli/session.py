@@ -136,9 +136,15 @@ class Session:
         from api.client import Client, Retry
 
         try:
-            return Client(self.url, token, retry=Retry(connect_attempts=1))
+            return Client(self.url, token, retry=Retry(connect_attempts=1), certificate=self._certificate)
         except ValueError as error:
             raise Failure(str(error), 2) from error
+
+    @property
+    def _certificate(self) -> str | None:
+        # Only for the address beside which it was found: another one has to be vouched for by an authority.
+        running = self.running
+        return running.certificate if running is not None and running.url == self.url else None
 
     def _token(self, project_id: str) -> str:
         if self._given_token is not None:

@@ -57,7 +57,9 @@ class AgentClient(Client):
         self._renewing = threading.Lock()
         home = Path(env["AGENT_CONTEXT_FILE"]).parent if env.get("AGENT_CONTEXT_FILE") else Path()
         self.buffer = buffer or ResultBuffer(home / "outbox")
-        super().__init__(env["SIDECAR_URL"], lambda: self._jwt, retry=retry)
+        pinned = env.get("SIDECAR_CERTIFICATE")
+        certificate = Path(pinned).read_text(encoding="ascii") if pinned else None
+        super().__init__(env["SIDECAR_URL"], lambda: self._jwt, retry=retry, certificate=certificate)
 
     def send(self, request: Request[T]) -> T:
         """As ``Client.send``, with the token renewed first when its end is near."""

@@ -17,6 +17,7 @@ from api.client.errors import BadAnswer, ClientError, SidecarUnavailable
 from api.client.operations import Operations
 from api.client.request import MAX_ANSWER_BYTES, Answer, NotSent, Request, Retry, check, normal_url
 from api.client.sync import FOLLOW_PAUSES_S, KEPT_CONNECTIONS, headers, read
+from api.client.tls import tls_context
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -36,12 +37,14 @@ class AsyncClient(Operations):
         retry: Retry | None = None,
         timeout_s: float = 30.0,
         connect_timeout_s: float = 5.0,
+        certificate: str | None = None,
     ) -> None:
         self.url = normal_url(url)
         self._token = token
         self._retry = retry or Retry()
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
+        self._tls = tls_context(self.url, certificate)
         self._idle: list[_Connection] = []
 
     async def __aenter__(self) -> Self:
@@ -160,11 +163,10 @@ class AsyncClient(Operations):
 
     async def _connect(self) -> _Connection:
         parts = urlsplit(self.url)
-        is_tls = parts.scheme == "https"
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 reader, writer = await asyncio.open_connection(
-                    parts.hostname, parts.port or (443 if is_tls else 80), ssl=is_tls or None
+                    parts.hostname, parts.port or (443 if self._tls else 80), ssl=self._tls
                 )
         except (OSError, TimeoutError) as error:
             raise NotSent(self.url, str(error) or "timed out") from error

@@ -21,10 +21,11 @@ class SidecarUnavailable(ClientError):
 
     def __init__(self, url: str, cause: str, *, is_timeout: bool = False) -> None:
         what = "did not answer in time" if is_timeout else "is not reachable"
-        super().__init__(
-            f"the sidecar at {url} {what} ({cause}); start it with `orchestrator serve`, "
-            "or name another one with --url or ORCHESTRATOR_URL"
-        )
+        way_out = "start it with `orchestrator serve`, or name another one with --url or ORCHESTRATOR_URL"
+        if "CERTIFICATE_VERIFY_FAILED" in cause:
+            what = "shows a certificate that is not trusted here"
+            way_out = "name a file with its authority, or with the certificate itself, in SSL_CERT_FILE"
+        super().__init__(f"the sidecar at {url} {what} ({cause}); {way_out}")
         self.url = url
         self.cause = cause
         self.is_timeout = is_timeout

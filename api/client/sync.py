@@ -13,6 +13,7 @@ from api.client.cursor import EventCursor
 from api.client.errors import BadAnswer, ClientError, SidecarUnavailable
 from api.client.operations import Operations
 from api.client.request import MAX_ANSWER_BYTES, Answer, NotSent, Request, Retry, check, normal_url
+from api.client.tls import tls_context
 
 if TYPE_CHECKING:
     import http.client
@@ -36,6 +37,8 @@ class Client(Operations):
         retry: how often to try again.
         timeout_s: seconds to wait for an answer.
         connect_timeout_s: seconds to wait for a connection.
+        certificate: the sidecar's own certificate (PEM), accepted whatever name it is for; by default the system's
+            authorities decide.
         sleep: how to wait between attempts.
 
     Raises of every call: SidecarUnavailable, APIError, BadAnswer.
@@ -49,6 +52,7 @@ class Client(Operations):
         retry: Retry | None = None,
         timeout_s: float = 30.0,
         connect_timeout_s: float = 5.0,
+        certificate: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.url = normal_url(url)
@@ -56,6 +60,7 @@ class Client(Operations):
         self._retry = retry or Retry()
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
+        self._tls = tls_context(self.url, certificate)
         self._sleep = sleep
         self._idle: list[http.client.HTTPConnection] = []
 
@@ -223,8 +228,11 @@ class Client(Operations):
         import http.client
 
         parts = urlsplit(self.url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.netloc, timeout=self._connect_timeout_s)
+        connection = (
+            http.client.HTTPConnection(parts.netloc, timeout=self._connect_timeout_s)
+            if self._tls is None
+            else http.client.HTTPSConnection(parts.netloc, timeout=self._connect_timeout_s, context=self._tls)
+        )
         try:
             connection.connect()
         except OSError as error:

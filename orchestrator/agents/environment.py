@@ -18,6 +18,7 @@ OWNED = frozenset(
         "ISSUE_ID",
         "PROJECT_ID",
         "SIDECAR_URL",
+        "SIDECAR_CERTIFICATE",
         "JWT_TOKEN",
         "AGENT_TASK",
         "AGENT_WORKSPACE",

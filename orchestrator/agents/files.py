@@ -13,6 +13,8 @@ from orchestrator.privacy import make_private_directory, write_private
 from orchestrator.profiles.model import Profile
 
 CONTEXT_FILE = "context.json"
+#: The sidecar's own certificate (PEM), where it serves TLS.
+CERTIFICATE_FILE = "sidecar.pem"
 
 
 def mcp_configuration(base_url: str, token: str) -> JSON:

@@ -14,6 +14,7 @@ from agentpool.specs import LaunchSpec, Limits
 from orchestrator.agents.base import TokenMinter
 from orchestrator.agents.environment import inherited_environment, new_traceparent, task_for_environment
 from orchestrator.agents.files import (
+    CERTIFICATE_FILE,
     CONTEXT_FILE,
     mcp_configuration,
     profile_document,
@@ -59,6 +60,7 @@ class Launcher:
     Args:
         agents_dir: parent of every agent's own directory.
         base_url: where the sidecar is reached, without a trailing slash.
+        certificate: the sidecar's own certificate (PEM), or None without TLS.
         environ: the supervisor's environment, of which agents get a little.
     """
 
@@ -67,6 +69,7 @@ class Launcher:
         *,
         agents_dir: Path,
         base_url: str,
+        certificate: str | None = None,
         context: ContextEngine,
         projects: ProjectService,
         workspaces: Workspaces,
@@ -76,6 +79,7 @@ class Launcher:
     ) -> None:
         self._agents_dir = agents_dir
         self._base_url = base_url
+        self._certificate = certificate
         self._context = context
         self._projects = projects
         self._workspaces = workspaces
@@ -141,6 +145,8 @@ class Launcher:
             "profile.json": profile_document(profile),
             "mcp.json": msgspec.json.encode(mcp_configuration(self._base_url, live.token)),
         }
+        if self._certificate is not None:
+            files[CERTIFICATE_FILE] = self._certificate.encode()
         await asyncio.to_thread(write_agent_files, directory, files)
         runtime, command = command_of(request, profile)
         return LaunchSpec(
@@ -161,6 +167,7 @@ class Launcher:
 
     def _environment(self, live: LiveAgent, directory: Path, workspace: str) -> dict[str, str]:
         record, request = live.record, live.record.request
+        tls = {"SIDECAR_CERTIFICATE": str(directory / CERTIFICATE_FILE)} if self._certificate is not None else {}
         return {
             **inherited_environment(self._environ, live.profile.environment),
             **request.environment,
@@ -169,6 +176,7 @@ class Launcher:
             "ISSUE_ID": record.issue_id,
             "PROJECT_ID": record.project_id,
             "SIDECAR_URL": f"{self._base_url}/api",
+            **tls,
             "JWT_TOKEN": live.token,
             "AGENT_TASK": task_for_environment(request.task),
             "AGENT_WORKSPACE": workspace,

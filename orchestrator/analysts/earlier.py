@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import msgspec
 
 from agentpool.agent import Agent
+from orchestrator.trust import pinned_context
+
+if TYPE_CHECKING:
+    import urllib.request
 
 _TIMEOUT_S = 3.0
 _MAX_BYTES = 8_000_000
@@ -107,8 +112,8 @@ def _ask(agent: Agent) -> list[Any] | None:
 
     url = f"{agent.url}/results?issue_id={quote(agent.issue_id, safe='')}&limit={_LIMIT}"
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {agent.token}"})
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), *_tls_handlers(agent))
         with opener.open(request, timeout=_TIMEOUT_S) as answer:
             document = json.loads(answer.read(_MAX_BYTES))
     except (OSError, ValueError):
@@ -117,6 +122,15 @@ def _ask(agent: Agent) -> list[Any] | None:
     if not isinstance(results, list):
         return None
     return sorted(results, key=_stored_at, reverse=True)
+
+
+def _tls_handlers(agent: Agent) -> list[urllib.request.BaseHandler]:
+    """What makes urllib accept the sidecar's own certificate; nothing where there is none."""
+    if not agent.certificate_file:
+        return []
+    import urllib.request
+
+    return [urllib.request.HTTPSHandler(context=pinned_context(Path(agent.certificate_file).read_text("ascii")))]
 
 
 def _stored_at(document: Any) -> str:

@@ -68,7 +68,7 @@ def test_a_storage_that_cannot_be_used_is_named(tmp_path: Path, kind: str) -> No
     taken = tmp_path / "taken"
     taken.write_text("mine")
     storage = taken if kind == "file" else taken / "storage"
-    refused(serve("--port", "0", "--storage", storage, "--project", tmp_path), str(storage))
+    refused(serve("--port", "0", "--storage", storage, "--project", tmp_path), str(storage), "--storage")
     assert taken.read_text() == "mine"
 
 

@@ -23,7 +23,7 @@ from tests.support.waiting import until
 START_S = 60.0
 STOP_S = 20.0
 _REPORT = re.compile(r"report it with (\S+)")
-_READY = re.compile(r"^listening on (http://\S+:(\d+))$", re.MULTILINE)
+_READY = re.compile(r"^listening on (https?://\S+:(\d+))$", re.MULTILINE)
 
 
 def command_line() -> list[str]:

@@ -165,6 +165,8 @@ def test_config_show(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch
         ("[server]\nport = 'x'\n", "server.port"),
         ("[server]\nworkers = 2\n", "one process"),
         ("[server]\ncertificate = 'nowhere.pem'\n", "nowhere.pem"),
+        ("[server]\ncertificate = 'orchestrator.toml'\nprivate_key = 'orchestrator.toml'\n", "cannot be used together"),
+        ("[storage]\ndirectory = 'orchestrator.toml'\n", "choose another directory with --storage"),
         ("[storage]\ndirectory = '/proc/x'\n", "/proc/x"),
         ("[projects]\nshop = '/nowhere'\n", "/nowhere"),
     ],
