@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 import msgspec
 
@@ -78,6 +79,17 @@ class Reader:
             return stat.S_ISDIR(os.stat(path, dir_fd=self._root, follow_symlinks=False).st_mode)
         except (OSError, ValueError):
             return False
+
+    def names(self, path: str, limit: int) -> list[str]:
+        """The first ``limit`` names in the directory at ``path`` (relative), sorted; none when there is no such one."""
+        try:
+            return sorted(islice((entry.name for entry in self._entries(path)), limit))
+        except OSError:
+            return []
+
+    def _entries(self, path: str) -> Iterator[os.DirEntry[str]]:
+        with os.scandir(self._directory(path.split("/"))) as entries:
+            yield from entries
 
     def read(self, path: str, limit: int) -> Reading:
         """All bytes of one state of the file at ``path`` (relative, ``/`` between components).

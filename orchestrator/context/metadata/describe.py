@@ -15,6 +15,7 @@ import msgspec
 from orchestrator.clock import rfc3339
 from orchestrator.context.digest import LARGEST_BYTES
 from orchestrator.context.metadata import coverage
+from orchestrator.context.metadata.builds import last_build
 from orchestrator.context.metadata.manifests import dependencies, is_manifest
 from orchestrator.context.models import JSON
 from orchestrator.context.project import ProjectState
@@ -62,8 +63,13 @@ class Metadata:
             known = self._known[state.root] = (state.generation, _describe(state, self._place(state)))
         # reports are mostly ignored files, which do not change the state: they are looked at each time
         with reading(state.root) as reader:
-            found = _coverage(state, reader)
-        return known[1] if found is None else {**known[1], "test_coverage": found}
+            coverage_found, build = _coverage(state, reader), last_build(reader)
+        described = dict(known[1])
+        if coverage_found is not None:
+            described["test_coverage"] = coverage_found
+        if build is not None:
+            described |= {"last_build_status": build["status"], "last_build": build}
+        return described
 
     def _place(self, state: ProjectState) -> Places:
         known = self._places.get(state.root)
