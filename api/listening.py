@@ -13,6 +13,9 @@ import psutil
 from api.errors import AddressUnavailable
 
 BACKLOG = 1024
+#: What the kernel keeps of an answer that its client does not read, in bytes (Linux counts its own overhead in and so
+#: doubles it). Left to itself it would grow to megabytes, all of which a reader that has gone silent is sent first.
+SEND_BUFFER_BYTES = 128 << 10
 
 
 class Listener:
@@ -42,6 +45,8 @@ class Listener:
             bound = socket.socket(family, kind, protocol)
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # Connections inherit it from the listening socket.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
             bound.bind(address)
             bound.listen(BACKLOG)
         except OSError as error:

@@ -53,6 +53,10 @@ class RecordTaker:
 
     async def take(self, live: LiveAgent, records: list[OutputRecord]) -> None:
         """Take several lines; events that follow one another share a commit and keep their order."""
+        if len(records) == 1 and records[0].kind == "event":
+            # The commonest batch, and somebody waits for it: a task of its own would cost a turn of the loop.
+            await self._event(live, records[0])
+            return
         pending: list[asyncio.Task[None]] = []
         for record in records:
             if record.kind == "event":

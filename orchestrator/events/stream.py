@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -13,6 +14,9 @@ from orchestrator.models import Event
 
 #: Events read ahead; a slow reader makes nothing grow beyond this.
 PAGE = 64
+#: Seconds between two reads of the newest events: at thousands of events a second a turn for each would slow their
+#: publishers down. An event that comes later than this after the one before is given at once.
+PACE_S = 0.02
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -52,6 +56,7 @@ class EventStream(AsyncIterator[Event | Gap | None]):
         self._heartbeat_s = heartbeat_s
         self._release = release
         self._page: deque[Event] = deque()
+        self._not_before = 0.0
         self._is_done = False
 
     async def ready(self) -> None:
@@ -67,6 +72,9 @@ class EventStream(AsyncIterator[Event | Gap | None]):
             return self._page.popleft()
         await self.ready()
         while self._position is not None and not self._is_done and not self._is_closed():
+            early_s = self._not_before - asyncio.get_running_loop().time()
+            if early_s > 0:
+                await asyncio.sleep(early_s)
             oldest = self._oldest()
             if self._position + 1 < oldest:
                 self._position = oldest - 1
@@ -74,6 +82,8 @@ class EventStream(AsyncIterator[Event | Gap | None]):
             self._subscriber.clear()
             found = await self._read(self._position, PAGE)
             self._position = found.position
+            if found.events and not found.has_more:
+                self._not_before = asyncio.get_running_loop().time() + PACE_S
             if found.events:
                 self._page.extend(found.events)
                 if found.has_gap:
@@ -83,6 +93,10 @@ class EventStream(AsyncIterator[Event | Gap | None]):
                 return None
         await self.aclose()
         raise StopAsyncIteration
+
+    def ahead(self) -> Event | None:
+        """The next event if it has been read already, without waiting."""
+        return self._page.popleft() if self._page else None
 
     async def aclose(self) -> None:
         """Free its place; idempotent."""

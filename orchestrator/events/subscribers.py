@@ -38,10 +38,12 @@ class Subscriber:
             self.woken_at = now
             self._signal.set()
 
-    async def woken(self, timeout_s: float) -> bool:
-        """Whether it was woken within ``timeout_s``."""
+    async def woken(self, timeout_s: float | None) -> bool:
+        """Whether it was woken within ``timeout_s``; None waits for ever."""
         if self._signal.is_set():
             return True
+        if timeout_s is None:
+            return await self._signal.wait()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._signal.wait()

@@ -18,10 +18,10 @@ class Subscription:
 
     async def changed(self) -> bool:
         """Return when there were new matching events since the last call; False: the bus has stopped."""
-        while not self._is_closed() and not self._is_done:
-            if await self._subscriber.woken(60.0):
-                self._subscriber.clear()
-                break
+        if not self._is_closed() and not self._is_done:
+            # The end of the bus, and ``close``, wake it too.
+            await self._subscriber.woken(None)
+            self._subscriber.clear()
         return not self._is_closed() and not self._is_done
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from orchestrator.config import EventSettings
 from orchestrator.errors import BadEvent, BadFilter, BadRequest, BusUnavailable, NotPermitted
 from orchestrator.events import EventPage, EventQuery, Gap
 from orchestrator.events.topics import TopicRules, parse_topic_rules
+from orchestrator.events.wire import ENTRY_BYTES, EncodedEvents
 from orchestrator.models import Event
 from tests.support.events import PROJECT, Sidecar, draft, make_event, running
 from tests.support.storages import ManualClock
@@ -318,7 +320,44 @@ async def test_a_slow_stream_is_told_of_its_gap(tmp_path: Path) -> None:
         await stream.aclose()
 
 
-async def test_feeds_name_their_readers(tmp_path: Path) -> None:
+async def test_a_stream_takes_a_burst_together_and_tells_a_gap_after_its_pause(tmp_path: Path) -> None:
+    """A stream took a turn of the loop for each of thousands of events, or skipped what went while it paused."""
+    async with running(tmp_path, settings=EventSettings(keep=100)) as sidecar:
+        stream = sidecar.bus.stream(PROJECT, EventQuery(since="latest"), subscriber="s")
+        await stream.ready()
+        await sidecar.publish()
+        first = await anext(stream)
+        assert isinstance(first, Event)
+        assert (first.seq, stream.ahead()) == (1, None)
+        await asyncio.gather(*[sidecar.bus.publish(PROJECT, draft()) for _ in range(10)])
+        burst = await anext(stream)
+        assert isinstance(burst, Event)
+        ahead = list(iter(stream.ahead, None))
+        assert [burst.seq, *[event.seq for event in ahead]] == list(range(2, 12))
+        pausing = asyncio.create_task(anext(stream))
+        await asyncio.sleep(0)
+        await asyncio.gather(*[sidecar.bus.publish(PROJECT, draft()) for _ in range(400)])
+        assert await pausing == Gap("311")
+        await stream.aclose()
+
+
+class Data(dict[str, int]):
+    """Data whose life can be watched."""
+
+
+def test_the_json_of_events_is_bounded_with_what_it_holds() -> None:
+    """A hundred thousand small events stayed in memory for their few bytes of JSON."""
+    encoded = EncodedEvents(max_bytes=100 * ENTRY_BYTES)
+    watched = []
+    for n in range(300):
+        data = Data(n=n)
+        watched.append(weakref.ref(data))
+        encoded.get(make_event(data, seq=n + 1))
+    del data
+    assert 50 < sum(reference() is not None for reference in watched) <= 100
+
+
+_name_their_readers(tmp_path: Path) -> None:
     """Agents that are told of events on stdin were not counted among the subscribers."""
     async with running(tmp_path) as sidecar:
         feed = sidecar.bus.subscribe(PROJECT, names=lambda event: ["ag_7", "ag_8"])
