@@ -357,7 +357,7 @@ def test_the_json_of_events_is_bounded_with_what_it_holds() -> None:
     assert 50 < sum(reference() is not None for reference in watched) <= 100
 
 
-_name_their_readers(tmp_path: Path) -> None:
+async def test_feeds_name_their_readers(tmp_path: Path) -> None:
     """Agents that are told of events on stdin were not counted among the subscribers."""
     async with running(tmp_path) as sidecar:
         feed = sidecar.bus.subscribe(PROJECT, names=lambda event: ["ag_7", "ag_8"])
