@@ -8,10 +8,10 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from agentpool.config import PoolConfig
-from agentpool.errors import PoolClosed, PoolError, PoolFull
+from agentpool.errors import PoolClosed, PoolDraining, PoolError, PoolFull
 from agentpool.scheduling import PRIORITIES, Capacity, Waiting, level_of, pick_ticket
 
-#: What a full queue asks callers to wait when nothing has ended yet, in seconds.
+#: What a full queue asks callers to wait when nothing has ended yet, and a draining one always, in seconds.
 DEFAULT_RETRY_S = 5.0
 RETRY_BOUNDS_S = (1.0, 120.0)
 #: Weight of the newest interval between two ends in the running mean.
@@ -64,7 +64,21 @@ class Admission:
         self._last_release_at: float | None = None
         self.queued = 0
         self.is_paused = False
+        self.is_draining = False
         self.is_closed = False
+
+    def pause(self) -> None:
+        """Grant nothing until ``resume``; the queue goes on taking tickets."""
+        self.is_paused = True
+
+    def drain(self) -> None:
+        """Grant nothing, and take no ticket, until ``resume``."""
+        self.is_paused = self.is_draining = True
+
+    def resume(self) -> None:
+        """Undo ``pause`` and ``drain``, and grant what is free."""
+        self.is_paused = self.is_draining = False
+        self.grant()
 
     @property
     def running(self) -> int:
@@ -76,13 +90,18 @@ class Admission:
         return self._measure(self.running)
 
     def enqueue(self, agent_id: str, share_key: str, priority: str) -> SlotTicket:
-        """A ticket, granted at once when a slot is free. Raises PoolFull, PoolClosed, PoolError (bad arguments)."""
+        """A ticket, granted at once when a slot is free.
+
+        Raises PoolFull (PoolDraining while it drains), PoolClosed, PoolError (bad arguments).
+        """
         if self.is_closed:
             raise PoolClosed("the pool is stopping")
         if priority not in PRIORITIES:
             raise PoolError(f"priority {priority!r} is not one of {', '.join(PRIORITIES)}")
         if agent_id in self._granted:
             raise PoolError(f"agent {agent_id} has a slot already")
+        if self.is_draining:
+            raise PoolDraining(queued=self.queued, position=self.queued + 1, retry_after_s=DEFAULT_RETRY_S)
         waiting = Waiting(next(self._sequence), share_key, PRIORITIES[priority], self._clock())
         ticket = SlotTicket(self, agent_id, waiting)
         is_free = not self.queued and not self.is_paused and self.running < self.capacity().agents

@@ -65,7 +65,7 @@ class Pool(Protocol):
         """End all agents and workers, bounded by ``grace_s`` and a few seconds; then end ``facts()``."""
 
     def enqueue(self, agent_id: str, *, share_key: str, priority: str = "normal") -> Ticket:
-        """Ask for a slot. Raises PoolFull or PoolClosed.
+        """Ask for a slot. Raises PoolFull (PoolDraining while it drains) or PoolClosed.
 
         ``share_key`` is opaque; keys get equal shares. ``priority`` is ``low``, ``normal`` or ``high``.
         """
@@ -98,10 +98,13 @@ class Pool(Protocol):
         """Counts of the moment."""
 
     def pause(self) -> None:
-        """Grant no more slots until ``resume``; what runs goes on."""
+        """Grant no more slots until ``resume``; what runs goes on, the queue goes on taking tickets."""
+
+    def drain(self) -> None:
+        """Grant no more slots and take no more tickets (PoolDraining) until ``resume``; what runs goes on."""
 
     def resume(self) -> None:
-        """Grant slots again."""
+        """Undo ``pause`` and ``drain``."""
 
     async def settle(self, leftovers: list[Leftover]) -> list[Settled]:
         """End what an earlier supervisor left running; only processes whose nonce and start time fit are touched."""

@@ -27,6 +27,15 @@ class PoolFull(PoolError):
         self.retry_after_s = retry_after_s
 
 
+class PoolDraining(PoolFull):
+    """An operator lets the pool run empty: it takes nothing new until it is resumed."""
+
+    code = "POOL_DRAINING"
+
+    def __str__(self) -> str:
+        return f"the pool is draining and takes nothing new; try again in {self.retry_after_s:.0f} s"
+
+
 class PoolClosed(PoolError):
     """The pool is stopping or stopped and starts nothing more."""
 

@@ -174,7 +174,7 @@ class LocalPool:
             workers=len(self._crew.handles),
             workers_lost=self._crew.lost,
             is_paused=self._admission.is_paused,
-            is_draining=self._is_stopped,
+            is_draining=self._admission.is_draining,
         )
 
     def features(self) -> tuple[str, ...]:
@@ -187,12 +187,15 @@ class LocalPool:
 
     def pause(self) -> None:
         """Grant no more slots."""
-        self._admission.is_paused = True
+        self._admission.pause()
+
+    def drain(self) -> None:
+        """Grant no more slots and take no more tickets."""
+        self._admission.drain()
 
     def resume(self) -> None:
         """Grant slots again."""
-        self._admission.is_paused = False
-        self._admission.grant()
+        self._admission.resume()
 
     async def settle(self, leftovers: list[Leftover]) -> list[Settled]:
         """End what an earlier supervisor left; bounded by a few seconds."""

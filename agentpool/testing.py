@@ -208,17 +208,20 @@ class MemoryPool:
             workers=0,
             workers_lost=0,
             is_paused=self._admission.is_paused,
-            is_draining=self._is_stopped,
+            is_draining=self._admission.is_draining,
         )
 
     def pause(self) -> None:
         """See Pool."""
-        self._admission.is_paused = True
+        self._admission.pause()
+
+    def drain(self) -> None:
+        """See Pool."""
+        self._admission.drain()
 
     def resume(self) -> None:
         """See Pool."""
-        self._admission.is_paused = False
-        self._admission.grant()
+        self._admission.resume()
 
     async def settle(self, leftovers: list[Leftover]) -> list[Settled]:
         """No process of this pool outlives it."""

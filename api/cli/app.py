@@ -31,6 +31,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str, str]]] = {
         "serve": ("serve", "serve", "Run the sidecar in the foreground."),
         "stop": ("serve", "stop", "Stop a running sidecar and wait until it has ended."),
         "status": ("status", "status", "Show what the sidecar does and how it is."),
+        "pool": ("pool", "pool", "Show the pool of agents; pause, drain and resume it."),
         "token": ("token", "token", "Print a token for an operator or a role."),
         "service": ("service", "service", "Install the sidecar as a service of your user account."),
         "doctor": ("doctor", "doctor", "Check this machine and say what is missing."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from api.client import calls, deliveries, knowledge
+from api.client import admission, calls, deliveries, knowledge
 from api.client.request import Request
 
 if TYPE_CHECKING:
@@ -74,6 +74,10 @@ class Operations:
     output = Operation(calls.output)
     send_input = Operation(calls.send_input)
     terminate = Operation(calls.terminate)
+    pool = Operation(admission.pool)
+    pause_pool = Operation(admission.pause_pool)
+    drain_pool = Operation(admission.drain_pool)
+    resume_pool = Operation(admission.resume_pool)
     create_run = Operation(calls.create_run)
     runs = Operation(calls.runs)
     run = Operation(calls.run)

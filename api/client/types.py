@@ -162,6 +162,21 @@ class AgentPage(TypedDict):
     next_cursor: str | None
 
 
+class Pool(TypedDict):
+    """``GET /api/pool``: ``state`` is ``open``, ``paused`` or ``draining``."""
+
+    state: str
+    is_drained: bool
+    running: int
+    queued: int
+    capacity: int
+    queue_capacity: int
+    limited_by: str
+    workers: int
+    workers_lost: int
+    timestamp: str
+
+
 class Output(TypedDict):
     """A piece of a stream: ``next_offset`` is where to go on; empty ``data`` is the end of what there is.
 

@@ -30,6 +30,21 @@ class StatusAnswer(Form, frozen=True, kw_only=True):
     timestamp: Timestamp
 
 
+class PoolAnswer(Form, frozen=True, kw_only=True):
+    """The pool: ``paused`` starts nothing, ``draining`` takes nothing new either; ``is_drained`` when nothing runs."""
+
+    state: Literal["open", "paused", "draining"]
+    is_drained: bool
+    running: int
+    queued: int
+    capacity: int
+    queue_capacity: int
+    limited_by: str
+    workers: int
+    workers_lost: int
+    timestamp: Timestamp
+
+
 class TokenAnswer(Form, frozen=True, kw_only=True):
     """The new token; the old one is revoked."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from agentpool.base import PoolStats
 from orchestrator.models import AgentRecord, Event, EventDraft, Model
 
 
@@ -12,6 +13,22 @@ class Publish(Protocol):
 
     async def __call__(self, project_id: str, draft: EventDraft, *, role: str | None = None) -> Event:
         """``role`` is the agent type that asks, for the project's topic rules; None is the supervisor itself."""
+
+
+class Admission(Protocol):
+    """Who may start agents: the pool, as those see it who operate it."""
+
+    def stats(self) -> PoolStats:
+        """Counts of the moment."""
+
+    def pause(self) -> None:
+        """Start nothing more until ``resume``; what is spawned meanwhile waits in the queue."""
+
+    def drain(self) -> None:
+        """Start nothing more, and refuse spawns, until ``resume``."""
+
+    def resume(self) -> None:
+        """Undo ``pause`` and ``drain``."""
 
 
 class TokenMinter(Protocol):

@@ -11,10 +11,10 @@ import msgspec
 import structlog
 
 from agentpool.base import OutputChunk, Pool
-from agentpool.errors import IllegalTransition, PoolClosed, PoolFull, UnknownAgent
+from agentpool.errors import IllegalTransition, PoolClosed, PoolDraining, PoolFull, UnknownAgent
 from agentpool.messages import AgentExited
 from agentpool.states import AgentState, Outcome, is_final
-from orchestrator.agents.base import InputReceipt, Spawned
+from orchestrator.agents.base import Admission, InputReceipt, Spawned
 from orchestrator.agents.ends import supervisor_event
 from orchestrator.agents.launch import Launcher, command_of
 from orchestrator.agents.lives import AgentLives
@@ -141,6 +141,13 @@ class AgentService:
             live.ticket = self._pool.enqueue(
                 live.record.agent_id, share_key=request.project_id, priority=request.priority
             )
+        except PoolDraining as draining:
+            raise PoolSaturated(
+                str(draining),
+                slug="pool_draining",
+                retry_after_s=draining.retry_after_s,
+                details={"queued": draining.queued},
+            ) from draining
         except PoolFull as full:
             raise PoolSaturated(
                 f"{full}; the request would have been number {full.position} in the queue",
@@ -353,6 +360,11 @@ class AgentService:
                     await grew.wait()
             except TimeoutError:
                 continue
+
+    @property
+    def admission(self) -> Admission:
+        """The pool's door: its state, and the ways to close and open it."""
+        return self._pool
 
     async def stop(self) -> None:
         """Wait for what the last facts set off, then end the rest (queued agents stay queued in storage)."""

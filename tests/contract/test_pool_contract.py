@@ -11,7 +11,7 @@ import pytest
 
 from agentpool.base import Pool
 from agentpool.config import PoolConfig
-from agentpool.errors import LaunchFailed, PoolClosed, PoolError, PoolFull, UnknownAgent
+from agentpool.errors import LaunchFailed, PoolClosed, PoolDraining, PoolError, PoolFull, UnknownAgent
 from agentpool.local import LocalPool
 from agentpool.messages import AgentExited, AgentRecord, AgentStarted, FeedLine, FeedState, InputState
 from agentpool.specs import Limits
@@ -196,6 +196,25 @@ async def test_a_launch_needs_a_slot(make_pool: PoolFactory, tmp_path: Path) -> 
     async with bench_of(make_pool(), tmp_path) as bench:
         with pytest.raises(PoolError):
             await bench.pool.launch(await bench.spec("a", leave()))
+
+
+async def test_drain_takes_nothing_new_and_resume_undoes_it(make_pool: PoolFactory, tmp_path: Path) -> None:
+    """Prevents a pool that cannot be run empty for maintenance while callers go on to fill it."""
+    async with bench_of(make_pool(max_running=1), tmp_path) as bench:
+        await bench.launch("a", wait())
+        waiting = bench.pool.enqueue("b", share_key="s")
+        bench.pool.drain()
+        with pytest.raises(PoolDraining) as caught:
+            bench.pool.enqueue("c", share_key="s")
+        assert caught.value.retry_after_s > 0
+        await bench.pool.kill("a", grace_s=0)
+        await bench.exited("a")
+        stats = bench.pool.stats()
+        assert (stats.is_draining, stats.running, stats.queued, waiting.position) == (True, 0, 1, 1)
+        bench.pool.resume()
+        await asyncio.wait_for(waiting.ready(), 10)
+        assert not bench.pool.stats().is_draining
+        waiting.release()
 
 
 async def test_pause_holds_slots_back(make_pool: PoolFactory, tmp_path: Path) -> None:
