@@ -9,6 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+#: Made once: a forked agent that builds one for each line copies the pages which that writes to.
+_ENCODER = json.JSONEncoder(allow_nan=False)
+
 
 class Agent:
     """One running agent: what it was given, and how it tells what it does.
@@ -18,8 +21,6 @@ class Agent:
     Attributes:
         id, type, issue_id, project_id: who and where.
         task: the task text.
-        workspace: the directory to work in.
-        context_file: ``context.json``, the answer of the context endpoint.
         url, token: the sidecar's API and this agent's bearer token.
     """
 
@@ -36,13 +37,23 @@ class Agent:
         self.issue_id = env.get("ISSUE_ID", "")
         self.project_id = env.get("PROJECT_ID", "")
         self.task = env.get("AGENT_TASK", "")
-        self.workspace = Path(env.get("AGENT_WORKSPACE") or ".")
-        self.context_file = Path(env.get("AGENT_CONTEXT_FILE") or "context.json")
+        self._workspace = env.get("AGENT_WORKSPACE") or "."
+        self._context_file = env.get("AGENT_CONTEXT_FILE") or "context.json"
         self.url = env.get("SIDECAR_URL", "")
         self.certificate_file = env.get("SIDECAR_CERTIFICATE", "")
         self.token = env.get("JWT_TOKEN", "")
         self._out = out
         self._in = source
+
+    @property
+    def workspace(self) -> Path:
+        """The directory to work in."""
+        return Path(self._workspace)
+
+    @property
+    def context_file(self) -> Path:
+        """``context.json``, the answer of the context endpoint."""
+        return Path(self._context_file)
 
     def context(self) -> dict[str, Any]:
         """The context document; an empty one when the file is missing or torn."""
@@ -87,5 +98,5 @@ class Agent:
 
     def _say(self, record: dict[str, Any]) -> None:
         out = self._out or sys.stdout
-        out.write(json.dumps(record, ensure_ascii=True, allow_nan=False) + "\n")
+        out.write(_ENCODER.encode(record) + "\n")
         out.flush()

@@ -226,7 +226,7 @@ def become_agent(
     flags: ProcessFlags,
     parent: int,
 ) -> None:
-    """In a forked child: a session, the death signal, the cgroup, nice, limits, signals, the directory.
+    """In a forked child: a session, the death signal, the cgroup, nice, limits, the directory.
 
     Raises OSError with ``strerror`` replaced by the step's name in ``filename``.
     """
@@ -246,14 +246,18 @@ def become_agent(
             resource.setrlimit(which, (soft, hard))
     except (OSError, ValueError) as error:
         raise OSError(getattr(error, "errno", None) or 22, "", "limits") from error
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         os.chdir(plan_cwd)
     except OSError as error:
         raise OSError(error.errno, "", "chdir") from error
+
+
+def reset_signals() -> None:
+    """In a forked child: all that Python or the worker has changed is as a new program finds it."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _enter(entrance: str) -> None:
@@ -271,6 +275,7 @@ def _become(plan: LaunchPlan, ends: ChildEnds, status: int, flags: ProcessFlags,
     step = "setup"
     try:
         become_agent(plan.cwd, plan.rlimits, plan.nice, plan.entrance, flags, parent)
+        reset_signals()
         # Descriptors 0 to 2 are taken by the worker's own, so none of these can be one of its targets.
         os.dup2(ends.stdin, 0)
         os.dup2(ends.stdout, 1)

@@ -7,11 +7,12 @@ each exit; when the socket closes, it ends, and the kernel kills its children (P
 
 from __future__ import annotations
 
+# ``signal`` turns each answer into an enum or an exception, which costs every agent 57 copied pages.
+import _signal  # type: ignore[import-not-found]
 import array
 import gc
 import importlib
 import os
-import random  # noqa: F401 - loaded here, it draws a new seed in each forked child by itself
 import selectors
 import signal
 import socket
@@ -20,16 +21,19 @@ from typing import Any
 
 import msgspec
 
+from agentpool.agent import Agent
 from agentpool.channel import FrameBuffer, encode_frame
 from agentpool.errors import ProtocolViolation
 from agentpool.launching import become_agent
 from agentpool.platforms import IS_LINUX, ProcessFlags
-from agentpool.python_agent import finish, run_target
+from agentpool.python_agent import finish, load_target, run_target
 
 SOCKET_FD = 3
 READ_BYTES = 256 << 10
 #: Descriptors that come with each Fork: stdin, stdout, stderr.
 FDS_PER_FORK = 3
+#: CPython specializes code that has run 8 times (PEP 659); one more lets it run specialized.
+REHEARSALS = 9
 
 
 class ZygoteMessage(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -123,37 +127,51 @@ class Zygote:
                 self._fds.extend(fds)
         if not data:
             return False
-        # All are read before the first fork: after each one, every page that is written to must be copied again.
         orders = [self._decoder.decode(payload) for payload in self._frames.feed(data)]
-        answers = []
         for order in orders:
-            if isinstance(order, Fork):
-                answers.append(self._fork(order))
-            elif order.pid in self._children:
+            if isinstance(order, Signal) and order.pid in self._children:
                 try:
                     os.killpg(order.pid, order.number)
                 except (ProcessLookupError, PermissionError):
                     pass
-        self._answer(answers)
+        self._fork_all([order for order in orders if isinstance(order, Fork)])
         return True
 
-    def _fork(self, order: Fork) -> Answer:
+    def _fork_all(self, orders: list[Fork]) -> None:
+        """Fork in a loop that does nothing else: after each fork, every page that is written to is copied again."""
+        if not orders:
+            return
+        stdio = [self._take_fds() for _ in orders]
+        pids = []
+        parent = os.getpid()
+        # The handler of an exit would run between two forks. An agent resets its mask.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
+        for order, fds in zip(orders, stdio, strict=True):
+            try:
+                pid = os.fork()
+            except OSError as error:
+                pids.append(-(error.errno or 1))
+                continue
+            if pid == 0:
+                self._become(order, fds, parent)
+            pids.append(pid)
+        for fds in stdio:
+            for fd in fds:
+                os.close(fd)
+        self._children.update(pid for pid in pids if pid > 0)
+        self._answer(
+            [
+                Forked(key=order.key, pid=pid) if pid > 0 else ForkFailed(key=order.key, errno=-pid)
+                for order, pid in zip(orders, pids, strict=True)
+            ]
+        )
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
+
+    def _take_fds(self) -> list[int]:
         if len(self._fds) < FDS_PER_FORK:
             raise ProtocolViolation("a fork was ordered without its descriptors")
-        stdio, self._fds = self._fds[:FDS_PER_FORK], self._fds[FDS_PER_FORK:]
-        parent = os.getpid()
-        try:
-            pid = os.fork()
-        except OSError as error:
-            return ForkFailed(key=order.key, errno=error.errno or 0)
-        else:
-            if pid == 0:
-                self._become(order, stdio, parent)
-        finally:
-            for fd in stdio:
-                os.close(fd)
-        self._children.add(pid)
-        return Forked(key=order.key, pid=pid)
+        taken, self._fds = self._fds[:FDS_PER_FORK], self._fds[FDS_PER_FORK:]
+        return taken
 
     def _become(self, order: Fork, stdio: list[int], parent: int) -> None:
         status = 1
@@ -162,6 +180,9 @@ class Zygote:
                 os.dup2(fd, number)
             os.closerange(3, 1 << 30 if IS_LINUX else 4096)
             become_agent(order.cwd, order.rlimits, order.nice, order.entrance, self._flags, parent)
+            signal.set_wakeup_fd(-1)
+            _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
             for name, value in order.env.items():  # update() asks for the type of its argument: 0.2 ms of copied pages
                 os.environ[name] = value
             sys.argv = [order.target]
@@ -232,13 +253,23 @@ def max_rss_bytes(ru_maxrss: int) -> int:
     return ru_maxrss * 1024 if IS_LINUX else ru_maxrss
 
 
+def rehearse() -> None:
+    """Do what each agent does, so that what it looks up is cached in pages that all of them share."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        for _ in range(REHEARSALS):
+            load_target(f"{Agent.__module__}:{Agent.__name__}")
+            Agent(out=nowhere).result({"status": "success"})
+
+
 def main(preload: list[str]) -> None:
     """Become the zygote on descriptor 3."""
     os.setsid()
     flags = ProcessFlags()
     flags.die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Blocked, not ignored, and the two that Python ignores as they were: an agent has one call less for each.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     for name in preload:
@@ -246,6 +277,7 @@ def main(preload: list[str]) -> None:
             importlib.import_module(name)
         except Exception as error:  # noqa: BLE001 - a module may raise anything; its agents will show it again
             sys.stderr.write(f"zygote: preload of {name} failed: {error!r}\n")
+    rehearse()
     os.environ.clear()  # what an agent gets is what its order says, and nothing else
     sock = socket.socket(fileno=SOCKET_FD)
     gc.collect()

@@ -34,6 +34,7 @@ from agentpool.local import LocalPool
 from agentpool.messages import AgentExited
 from agentpool.specs import LaunchSpec, Limits
 
+ROOT = Path(__file__).resolve().parent.parent
 WARM_AGENT = "def main(agent):\n    return {'status': 'success'}\n"
 PRELOADED = "import json, pathlib, msgspec, agentpool.python_agent"
 
@@ -141,7 +142,7 @@ def executor(count: int) -> float:
 
 def measure_child(code: str) -> float:
     """Seconds that a program prints, run by this interpreter."""
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
     return float(done.stdout)
 
 

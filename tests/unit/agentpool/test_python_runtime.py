@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,11 @@ def looks(agent):
         "random": random.random(), "session": os.getsid(0) == os.getpid(), "threads": threading.active_count(),
         "preloaded": "colorsys" in sys.modules,
     }
+
+def signals(agent):
+    lines = [line.split() for line in open("/proc/self/status") if line.startswith(("SigBlk", "SigIgn", "SigCgt"))]
+    # The C library keeps 32 and 33 for itself.
+    return {"status": "success", "changed": [line[0] for line in lines if int(line[1], 16) & 0x7FFFFFFF]}
 
 def threads(agent):
     def late():
@@ -124,6 +131,15 @@ async def test_what_a_forked_agent_finds(tmp_path: Path, place: dict[str, Any]) 
         assert one["threads"] == 1
         assert one["preloaded"]
         assert stat_of(first.pid) is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+async def test_a_forked_agent_has_the_signals_of_a_new_program(tmp_path: Path, place: dict[str, Any]) -> None:
+    """Prevents agents that cannot be ended, or see their own children's ends as interruptions."""
+    async with local_bench(tmp_path, workers=1) as (bench, _):
+        await asyncio.gather(*(bench.run(name, argv=("agents_of_test:signals",), **place) for name in "abc"))
+        for name in "abc":
+            assert result_of(bench, name)["changed"] == []
 
 
 async def test_threads_and_messages_work_as_in_a_program(tmp_path: Path, place: dict[str, Any]) -> None:
