@@ -28,11 +28,15 @@ SCRIPTS = (
     "exit 3",
     "sleep 0.5; " + say_result(),
     "head -c 100000 /dev/urandom | base64; " + say_result(),
-    "head -c 300000 /dev/zero",
+    "head -c 20000000 /dev/zero",
+    "yes flood | head -c 30000000; " + say_result(),
+    "yes flood | head -c 30000000 >&2; exit 3",
     "sleep 300 & sleep 300",
     "trap '' TERM; setsid sleep 300 & while :; do sleep 1; done",
     "(setsid sleep 300 &) ; " + say_result(),
 )
+#: Floods go far beyond these; without them a minute of the storm would fill the disk for good.
+OUTPUT_LIMITS = {"output_bytes": 100_000, "output_file_bytes": 30_000}
 #: Seconds between two tries of a client while the sidecar is away or refuses.
 PAUSE_S = 0.05
 
@@ -119,6 +123,7 @@ class Clients:
             "command": shell(script),
             "restart": dice.choice(("never", "never", "on-failure")),
             "timeout_seconds": dice.choice((2, 5, 60)),
+            "limits": OUTPUT_LIMITS,
         }
         answer = api.post("/api/agents/spawn", body)
         if self._accepts(answer.status, answer.body, 201):
