@@ -11,7 +11,9 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import msgspec
 
@@ -21,6 +23,7 @@ from orchestrator.context.library import Library
 from orchestrator.context.project import Limits
 from orchestrator.context.watch import Watch
 
+T = TypeVar("T")
 _THREADS = 4
 #: Watches of projects that nobody asked for so long (seconds) are given up.
 _IDLE_S = 1800.0
@@ -106,7 +109,9 @@ class Builder:
         if ask.what == "verify":
             return self._verify(ask)
         if ask.what == "search":
-            hits = self._library.search(ask.root, ask.query, ask.limit)
+            _, hits = self._look(
+                ask.root, lambda new: self._library.search(ask.root, ask.query, ask.limit, changed=new)
+            )
             return Told(number=ask.number, data={"hits": msgspec.to_builtins(hits)})
         if ask.what == "explain":
             assert ask.order is not None
@@ -119,16 +124,9 @@ class Builder:
     def _build(self, ask: Ask) -> Told:
         order = ask.order
         assert order is not None
-        watched = self._watch(ask.root)
-        with self._library.state(ask.root).lock:
-            # the epoch is read before the look: a change during the look makes a later epoch, so nothing is missed
-            epoch, changed = self._take_changes(watched)
-            try:
-                answer = self._library.build(order, changed=changed, known_generation=ask.known_generation)
-            except Exception:
-                watched.changed = None  # what was taken has not been looked at
-                raise
-            watched.refreshed = epoch
+        epoch, answer = self._look(
+            ask.root, lambda new: self._library.build(order, changed=new, known_generation=ask.known_generation)
+        )
         return Told(
             number=ask.number,
             body=answer.body,
@@ -136,15 +134,26 @@ class Builder:
             generation=answer.generation,
             epoch=epoch,
             is_same=not answer.body,
-            is_watched=watched.watch.is_alive,
+            is_watched=self._watch(ask.root).watch.is_alive,
         )
 
-    def _take_changes(self, watched: Watched) -> tuple[int, frozenset[str] | None]:
-        """The epoch and what changed since the last look, which begins now."""
-        with self._lock:
-            changed = watched.changed if watched.watch.is_alive else None
-            watched.changed = frozenset() if watched.watch.is_alive else None
-            return watched.epoch, changed
+    def _look(self, root: str, work: Callable[[frozenset[str] | None], T]) -> tuple[int, T]:
+        """The epoch of what ``work`` saw, and its result. It gets what changed since the last look (None: anything
+        may have), and looks at that."""
+        watched = self._watch(root)
+        with self._library.state(root).lock:
+            # the epoch is read before the look: a change during the look makes a later epoch, so nothing is missed
+            with self._lock:
+                is_alive, epoch = watched.watch.is_alive, watched.epoch
+                changed = watched.changed if is_alive else None
+                watched.changed = frozenset() if is_alive else None
+            try:
+                result = work(changed)
+            except Exception:
+                watched.changed = None  # what was taken has not been looked at
+                raise
+            watched.refreshed = epoch
+            return epoch, result
 
     def _verify(self, ask: Ask) -> Told:
         """Compare every known file with its stamp; a difference that the watch missed makes a new epoch."""

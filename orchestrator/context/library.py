@@ -17,6 +17,7 @@ from orchestrator.context.excerpts import View, ViewCache, score_blocks, term_we
 from orchestrator.context.ground import GroundCache
 from orchestrator.context.metadata import Metadata
 from orchestrator.context.models import JSON, BuildAnswer, BuildOrder, Role, SearchHit
+from orchestrator.context.persist import write
 from orchestrator.context.project import Limits, ProjectState
 from orchestrator.context.query import Query, parse
 from orchestrator.context.rank import MOST_RANKED, Evidence, Ranked, Weights, rank, with_passages
@@ -84,10 +85,7 @@ class Library:
         """
         state = self.state(order.root)
         with state.lock, Division(self._hire, order.root) as division:
-            if changed is None or order.is_refresh:
-                state.refresh(division)
-            elif changed or not state.generation:
-                state.refresh_some(changed, division)
+            _refresh(state, None if order.is_refresh else changed, division)
             if known_generation and known_generation == state.generation:
                 return BuildAnswer(body=b"", etag="", generation=state.generation)
             selection = self.choose(state, order, division)
@@ -187,14 +185,16 @@ class Library:
         """Keep a project's index for the next run when that is due. Raises OSError."""
         state = self.state(root)
         with state.lock:
-            state.save()
+            stored = state.to_save()
+        if stored is not None:
+            write(self._state_dir, root, stored)  # what takes longest needs the state no more
 
-    def search(self, root: str, query: str, limit: int) -> list[SearchHit]:
-        """The best ``limit`` files for ``query``, with their best lines."""
+    def search(self, root: str, query: str, limit: int, *, changed: Collection[str] | None = None) -> list[SearchHit]:
+        """The best ``limit`` files for ``query``, with their best lines; ``changed`` as for ``build``."""
         raise_for = BuildOrder(project_id="", root=root, issue_id="", role=_ANYONE, task=query, max_bytes=1)
         state = self.state(root)
         with state.lock:
-            state.refresh()
+            _refresh(state, changed)
             parsed = parse(query, state.index.splitter)
             if parsed.is_empty:
                 return []
@@ -227,6 +227,14 @@ class Library:
             "files": sum(len(state.files) for state in states),
             "bytes": sum(state.size_bytes for state in states) + self._views.size_bytes,
         }
+
+
+def _refresh(state: ProjectState, changed: Collection[str] | None, division: Division | None = None) -> None:
+    """Bring a state up to date when at most the paths in ``changed`` changed (None: anything may have)."""
+    if changed is None:
+        state.refresh(division)
+    elif changed or not state.generation:
+        state.refresh_some(changed, division)
 
 
 def _best_lines(view: View, query: Query, count: int = 3) -> tuple[tuple[int, str], ...]:

@@ -47,7 +47,7 @@ _RUST = (
 _PYTHON = rb"\n[ \t]*(?:def|class|async[ \t]+def)[ \t]+" + _NAME
 _RUBY = rb"\n[ \t]*(?:def|class|module)[ \t]+(?:self\.)?([A-Za-z_]\w*[?!]?)"
 _HEADING = rb"\n#{1,6}[ \t]+([^\n]+)|\n(?=[^\s])([^\n]+)\n(?:={3,}|-{3,}|~{3,}|\^{3,})[ \t]*(?=\n)"
-_TABLE = rb"\n[ \t]*\[+([^\]\n]+)\]+"
+_TABLE = rb"\n[ \t]*\[+([^\[\]\n]+)\]+"
 _SQL = (
     rb"(?i:\n[ \t]*create[ \t]+(?:or[ \t]+replace[ \t]+)?(?:\w+[ \t]+){0,2}?(?:table|view|function|procedure|index|"
     rb"trigger|type)[ \t]+(?:if[ \t]+not[ \t]+exists[ \t]+)?[\"`\[]?([\w.]+))"
@@ -81,6 +81,8 @@ _SOURCES: dict[str, bytes] = {
     "ini": _TABLE,
 }
 _TYPED = frozenset(("java", "c#", "kotlin", "scala", "swift", "dart", "php", "groovy", "apex", "visual basic", "f#"))
+#: Lines of so many bytes define nothing that a person wrote.
+_LONGEST_LINE = 1000
 #: Texts without definitions worth the search.
 _PLAIN = frozenset(("", "json", "text", "csv", "xml", "css", "jupyter notebook", "properties"))
 
@@ -101,12 +103,23 @@ def _pattern(language: str) -> re.Pattern[bytes] | None:
     return re.compile(_SOURCES.get(language, _GENERIC))
 
 
+def _with_short_lines(data: bytes) -> bytes:
+    """``data`` with blanks in place of overlong lines: the patterns' time grows with the square of a line's length."""
+    place = 0
+    while place + _LONGEST_LINE < len(data):
+        place = data.rfind(b"\n", place, place + _LONGEST_LINE) + 1
+        if not place:
+            lines = data.split(b"\n")
+            return b"\n".join([b" " * len(line) if len(line) >= _LONGEST_LINE else line for line in lines])
+    return data
+
+
 def definitions(data: bytes, language: str) -> list[Definition]:
     """The definitions in ``data``, in order. Found by patterns, so a few may be missing or false."""
     pattern = _pattern(language)
     if pattern is None:
         return []
-    text = b"\n" + data
+    text = b"\n" + _with_short_lines(data)
     found = []
     for match in pattern.finditer(text):
         group = match.lastindex
@@ -121,7 +134,9 @@ def defined_names(data: bytes, language: str) -> list[bytes]:
     pattern = _pattern(language)
     if pattern is None:
         return []
-    return [match.group(match.lastindex) for match in pattern.finditer(b"\n" + data) if match.lastindex]
+    return [
+        match.group(match.lastindex) for match in pattern.finditer(b"\n" + _with_short_lines(data)) if match.lastindex
+    ]
 
 
 class Block(msgspec.Struct, frozen=True, array_like=True):

@@ -60,10 +60,8 @@ def path_of(directory: str, root: str) -> Path:
     return Path(directory, hashlib.sha256(root.encode("utf-8", "surrogateescape")).hexdigest()[:32] + ".index")
 
 
-def save(
-    directory: str, root: str, settings: str, index: Index, files: dict[str, FileFacts], history: list[Commit]
-) -> None:
-    """Write a project's index. Raises OSError; paths that are not Unicode are left out."""
+def encode(root: str, settings: str, index: Index, files: dict[str, FileFacts], history: list[Commit]) -> bytes:
+    """A project's index for ``write``; paths that are not Unicode are left out."""
     stored = Stored(
         version=VERSION,
         platform=_PLATFORM,
@@ -77,7 +75,12 @@ def save(
         files=[facts for path, facts in files.items() if _is_unicode(path)],
         history=[commit for commit in history if all(map(_is_unicode, commit.files))],
     )
-    payload = zlib.compress(msgspec.msgpack.encode(stored), 1)
+    return msgspec.msgpack.encode(stored)
+
+
+def write(directory: str, root: str, encoded: bytes) -> None:
+    """Keep what ``encode`` gave. Raises OSError."""
+    payload = zlib.compress(encoded, 1)
     target = path_of(directory, root)
     make_private_directory(target.parent)
     temporary = target.with_suffix(f".{os.getpid()}.tmp")

@@ -18,7 +18,7 @@ from orchestrator.context.git import GitFailed, Repository
 from orchestrator.context.history import WorkTree, commits, diffs, remote, work_tree
 from orchestrator.context.index import Index
 from orchestrator.context.models import Change, Commit, FileFacts, Stamp
-from orchestrator.context.persist import load, save
+from orchestrator.context.persist import encode, load
 from orchestrator.context.reading import Reader, reading
 from orchestrator.context.scan import Listing, Tracked, list_files
 from orchestrator.context.secrets import is_secret_file
@@ -171,14 +171,16 @@ class ProjectState:
         """Take some of the files apart that only their identifiers are known of; whether more are waiting."""
         return self.index.absorb(_ABSORBED_AT_ONCE) > 0
 
-    def save(self) -> None:
-        """Keep the index for the next run: after the first look, then at most once a minute. Raises OSError."""
+    def to_save(self) -> bytes | None:
+        """What ``persist.write`` keeps for the next run: after the first look, then at most once a minute; None when
+        nothing is due."""
         generation, saved_at = self._saved
         is_due = generation == 0 or time.monotonic() - saved_at > _SAVE_S
         if self._state_dir and len(self.files) >= _SAVED_FILES and generation != self.generation and is_due:
             self.index.absorb(self.index.waiting)
-            save(self._state_dir, self.root, self._settings, self.index, self.files, self.history)
             self._saved = (self.generation, time.monotonic())
+            return encode(self.root, self._settings, self.index, self.files, self.history)
+        return None
 
     def is_unchanged(self) -> bool:
         """Whether every known file still has its stamp (new files are not looked for)."""

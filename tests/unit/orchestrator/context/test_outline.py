@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.context.outline import Lines, blocks, definitions
+from orchestrator.context.outline import Lines, blocks, defined_names, definitions
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,14 @@ def test_a_block_keeps_its_decorators_and_comments() -> None:
     found = blocks(Lines(data), definitions(data, "python"))
     second = next(block for block in found if block.name == "second")
     assert Lines(data).text(second.first, second.first) == b"# says why\n"
+
+
+@pytest.mark.parametrize("length", [998, 999, 1000, 1001, 5000])
+@pytest.mark.parametrize("end", ["", "\n", "\n\n"])
+def test_overlong_lines_move_nothing(length: int, end: str) -> None:
+    """A line of minified text took hours, or what stands below it was found lines too high."""
+    text = f"def first():\n    pass\n{'x' * length}\ndef second():\n    pass{end}".encode()
+    found = definitions(text, "python")
+    assert [definition.name for definition in found] == ["first", "second"]
+    assert text[found[1].offset :].startswith(b"def second")
+    assert defined_names(text, "python") == [b"first", b"second"]
