@@ -7,7 +7,8 @@ from collections.abc import Callable
 import msgspec
 
 from orchestrator.errors import BadRequest
-from orchestrator.events.filters import Predicate, compile_filter
+from orchestrator.events.filters import compile_filter
+from orchestrator.events.terms import Predicate
 from orchestrator.identifiers import check_identifier
 from orchestrator.models import Event
 
@@ -91,7 +92,7 @@ class Matcher:
         if topic is not None:
             events = [event for event in events if event.topic == topic]
         if self._predicate is not None:
-            events = list(filter(self._predicate, events))
+            events = self._predicate.select(events)
         return events if readable is None else [event for event in events if readable(event.topic)]
 
 

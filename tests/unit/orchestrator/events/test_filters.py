@@ -18,10 +18,18 @@ from tests.support.events import make_event
 
 
 def matches(text: str, event: Event) -> bool:
-    """What the compiled filter says."""
+    """What the compiled filter says, of one event and of it among others."""
     predicate = compile_filter(text)
     assert predicate is not None
-    return predicate(event)
+    is_match = predicate(event)
+    selected = predicate.select([event, OTHER, event])
+    assert [one for one in selected if one is event] == [event, event] * is_match
+    assert [one for one in selected if one is OTHER] == [OTHER] * predicate(OTHER)
+    return is_match
+
+
+#: An event with none of the fields that filters ask for.
+OTHER = make_event({"unrelated": 1}, event_id="evt-other")
 
 
 EVENT = make_event(
