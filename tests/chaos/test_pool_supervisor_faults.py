@@ -20,7 +20,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.chaos
 
 SUPERVISOR = """
-import asyncio, json, sys
+import asyncio, json, signal, sys
 from pathlib import Path
 from agentpool.config import PoolConfig
 from agentpool.local import LocalPool
@@ -41,6 +41,7 @@ async def main(place, mark, commands, cgroups):
             print("ready", *pool.worker_pids(), flush=True)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may have it ignored
     place, mark, commands, cgroups = json.loads(sys.argv[1])
     asyncio.run(main(place, mark, commands, cgroups))
 """

@@ -45,13 +45,16 @@ async def test_fault_13_others_go_on_when_an_idle_worker_is_killed(tmp_path: Pat
 async def test_fault_14_a_worker_killed_mid_frame_harms_nobody_else(tmp_path: Path) -> None:
     """Prevents a torn frame from being read as one, and from stopping other workers."""
     async with local_bench(tmp_path, workers=2, fact_buffer_bytes=1 << 16) as (bench, _):
-        bench.is_consuming.clear()  # the channels fill: both workers stand in the middle of a frame
         text = '{"type":"log","message":"' + "x" * 5000 + '"}\n'
-        flood = await bench.launch("flood", write(text, times=3000), wait())
-        other = await bench.launch("other", write(text, times=3000), result(), leave())
+        go = {"do": "echo", "lines": 1}
+        flood = await bench.launch("flood", go, write(text, times=3000), wait())
+        other = await bench.launch("other", go, write(text, times=3000), result(), leave())
         keeper = worker_keeping(flood.pid)
         assert keeper != worker_keeping(other.pid)
-        await until_async(lambda: bench.pool.stats().running == 2)
+        bench.is_consuming.clear()  # the channels fill: both workers stand in the middle of a frame
+        for name in ("flood", "other"):
+            bench.pool.send(name, "go", b'{"type":"message","message_id":"go","text":"go"}')
+        await until_async(lambda: min(len(bench.log(name)) for name in ("flood", "other")) > 3 << 20)
         os.kill(keeper, signal.SIGKILL)
         bench.is_consuming.set()
         assert (await bench.exited("flood")).ended_by == "worker_lost"
