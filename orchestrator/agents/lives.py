@@ -78,8 +78,12 @@ class AgentLives:
         """Start nothing again from now on; what waits for its restart stays queued in storage."""
         self._closing.set()
 
-    async def begin(self, live: LiveAgent, previous_error: str | None = None) -> None:
-        """Start the next attempt in the granted slot. Raises SpawnFailed, another SidecarError, or PoolClosed."""
+    async def begin(self, live: LiveAgent) -> None:
+        """Start the next attempt in the granted slot; it is told the error of the one before, whoever saw that end.
+
+        Raises SpawnFailed, another SidecarError, or PoolClosed.
+        """
+        previous_error = live.record.error
         live.begin_attempt()
         # Counted and durable before the start, so that a crash in between cannot make it run uncounted.
         await self._registry.update(
@@ -170,14 +174,14 @@ class AgentLives:
     async def _live_through(self, live: LiveAgent) -> None:
         while True:
             exited = await self._follow(live)
-            error = await self._conclude(live, exited)
+            await self._conclude(live, exited)
             if live.record.status != AgentState.QUEUED:
                 return
             if not await self._wait_for_restart(live):
                 await self.end_unstarted(live, Outcome.KILLED, "it was ended while it waited for its restart")
                 return
             try:
-                await self.begin(live, error)
+                await self.begin(live)
             except SidecarError as failure:
                 await self.fail_start(live, failure)
                 return
@@ -204,8 +208,8 @@ class AgentLives:
             log.exception("agent_lines_lost", agent_id=live.record.agent_id, lines=len(batch))
             live.notes.append("some lines could not be taken; the sidecar's log says why")
 
-    async def _conclude(self, live: LiveAgent, exited: AgentExited) -> str | None:
-        """Make the end durable and tell it; the error's text for the next attempt."""
+    async def _conclude(self, live: LiveAgent, exited: AgentExited) -> None:
+        """Make the end durable and tell it; an agent that is to be started again is queued then."""
         record = live.record
         outcome, evidence = classify(exited, live.result_status)
         if live.notes:
@@ -241,9 +245,8 @@ class AgentLives:
             await self.announce(
                 supervisor_event("agent_restarted", live.record, key=f"{record.attempt}.restarted"), record
             )
-            return error
+            return
         await self._finish(live, STATUS_OF_OUTCOME[outcome], **facts)
-        return error
 
     def _is_restarting(self, live: LiveAgent, outcome: Outcome) -> bool:
         policy = live.record.request.restart or live.profile.restart

@@ -192,6 +192,24 @@ async def test_between_two_attempts_there_is_no_process(tmp_path: Path) -> None:
         await supervisor.agents.terminate(record, force=True)
 
 
+async def test_a_retry_under_the_next_sidecar_knows_the_error_too(tmp_path: Path) -> None:
+    """A retry that a restart of the sidecar had put off went at the task as if nothing had gone wrong."""
+    flag = tmp_path / "flag"
+    script = f"if [ -e {flag} ]; then exit 0; fi; touch {flag}; echo the bridge is out >&2; exit 3"
+    async with running_supervisor(tmp_path) as supervisor:
+        spawned = await supervisor.agents.spawn(request("/bin/sh", "-c", script, restart="on-failure"))
+        agent_id = spawned.record.agent_id
+        async with asyncio.timeout(PATIENCE_S):
+            while (await supervisor.agents.get(PROJECT, agent_id)).status != "queued":
+                await asyncio.sleep(0)
+    async with running_supervisor(tmp_path) as supervisor:
+        record = await ended(supervisor, agent_id)
+        assert (record.status, record.attempt) == ("completed", 2)
+        task = await asyncio.to_thread((tmp_path / "storage" / "agents" / agent_id / "task.md").read_text)
+        assert "## The attempt before this one failed" in task
+        assert "the bridge is out" in task
+
+
 async def test_a_result_of_an_overtaken_attempt_is_refused(tmp_path: Path) -> None:
     """A result that was on its way while the attempt ended counted as the next attempt's."""
     minter = RecordingMinter()
