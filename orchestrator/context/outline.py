@@ -81,7 +81,7 @@ _SOURCES: dict[str, bytes] = {
     "ini": _TABLE,
 }
 _TYPED = frozenset(("java", "c#", "kotlin", "scala", "swift", "dart", "php", "groovy", "apex", "visual basic", "f#"))
-#: Lines of so many bytes define nothing that a person wrote.
+#: What stands further to the right in a line is not searched for definitions.
 _LONGEST_LINE = 1000
 #: Texts without definitions worth the search.
 _PLAIN = frozenset(("", "json", "text", "csv", "xml", "css", "jupyter notebook", "properties"))
@@ -104,13 +104,14 @@ def _pattern(language: str) -> re.Pattern[bytes] | None:
 
 
 def _with_short_lines(data: bytes) -> bytes:
-    """``data`` with blanks in place of overlong lines: the patterns' time grows with the square of a line's length."""
+    """``data`` with line ends in place of what is too far right: the patterns' time grows with the square of a
+    line's length, and no pattern goes over a line end that leads to another."""
     place = 0
     while place + _LONGEST_LINE < len(data):
         place = data.rfind(b"\n", place, place + _LONGEST_LINE) + 1
         if not place:
             lines = data.split(b"\n")
-            return b"\n".join([b" " * len(line) if len(line) >= _LONGEST_LINE else line for line in lines])
+            return b"\n".join([line[:_LONGEST_LINE].ljust(len(line), b"\n") for line in lines])
     return data
 
 
