@@ -37,7 +37,8 @@ _ODD_PATH = re.compile(rb"%2f|%5c|%0|%1|%7f|/\.{1,2}(?:/|$)|/(?:%2e|\.){1,2}(?:/
 CLIENT_GONE = 499
 _METHODS = b"GET, POST, DELETE, OPTIONS"
 _EXPOSED = (
-    b"X-Request-ID, X-Next-Offset, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After, ETag"
+    b"X-Request-ID, X-Next-Offset, X-Next-Cursor, X-More-Available, X-Gap, X-Oldest-Cursor, "
+    b"X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Retry-After, ETag"
 )
 log = structlog.get_logger(__name__)
 

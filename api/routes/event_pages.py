@@ -75,6 +75,9 @@ def to_cloudevent(event: Event, project_id: str) -> dict[str, Any]:
         cloud["correlationid"] = event.correlation_id
     if event.round is not None:
         cloud["round"] = event.round
+    if event.references:
+        # Attributes of a CloudEvent are single values.
+        cloud["references"] = ",".join(event.references)
     return cloud
 
 

@@ -77,6 +77,10 @@ def _from_cloudevent(cloud: CloudEvent) -> EventBody:
         event_type=cloud.type,
         event_id=cloud.id,
         correlation_id=cloud.correlationid,
+        ttl_seconds=cloud.ttlseconds,
+        priority=cloud.priority,
+        references=[part for part in cloud.references.split(",") if part],
+        round=cloud.round,
     )
 
 
@@ -128,8 +132,10 @@ async def replay(call: Call) -> Reply:
 def _page_reply(call: Call, page: EventPage, project_id: str) -> Reply:
     if wants_cloudevents(call.header(b"accept")):
         more = "true" if page.more_available else "false"
-        headers = (("X-Next-Cursor", page.next_cursor), ("X-More-Available", more))
-        return Reply(render_cloudevents(page, project_id), content_type=CLOUDEVENTS_BATCH, headers=headers)
+        headers = [("X-Next-Cursor", page.next_cursor), ("X-More-Available", more)]
+        if page.oldest_cursor is not None:
+            headers += [("X-Gap", "true"), ("X-Oldest-Cursor", page.oldest_cursor)]
+        return Reply(render_cloudevents(page, project_id), content_type=CLOUDEVENTS_BATCH, headers=tuple(headers))
     return Reply(render_page(page, call.services.bus, call.now()))
 
 

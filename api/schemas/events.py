@@ -167,7 +167,10 @@ class ConsumersAnswer(Form, frozen=True, kw_only=True):
 
 
 class CloudEvent(Form, frozen=True, kw_only=True):
-    """CloudEvents 1.0 in JSON (github.com/cloudevents/spec); ``subject`` or the extension ``topic`` is the topic."""
+    """CloudEvents 1.0 in JSON (github.com/cloudevents/spec); ``subject`` or the extension ``topic`` is the topic.
+
+    The extensions are those that are produced too; ``references`` are joined by commas.
+    """
 
     specversion: Literal["1.0"]
     id: Text
@@ -178,4 +181,8 @@ class CloudEvent(Form, frozen=True, kw_only=True):
     time: str | None = None
     datacontenttype: str | None = None
     data: dict[str, Any] = msgspec.field(default_factory=dict)
-    correlationid: str | None = None
+    correlationid: Text | None = None
+    ttlseconds: Ttl = 86400
+    priority: Literal["low", "normal", "high"] = "normal"
+    references: Annotated[str, Meta(max_length=8192)] = ""
+    round: Annotated[int, Meta(ge=0, le=2**31)] | None = None

@@ -215,8 +215,12 @@ class EventBus:
         subscribers = self._subscribers[project_id]
         subscribers.add(listener)
 
-        async def start() -> int:
-            return start_of(await self._tail(project_id), query.since, "latest")[0]
+        async def start() -> tuple[int, bool]:
+            tail = await self._tail(project_id)
+            position, has_gap = start_of(tail, query.since, "latest")
+            # After a gap a stream goes on by itself, so from the oldest that is there, also where the cursor was of
+            # another log.
+            return (min(position, tail.oldest - 1) if has_gap else position), has_gap
 
         async def read(position: int, limit: int) -> Slice:
             found = await self._reader.read(project_id, await self._tail(project_id), matcher, position, limit)

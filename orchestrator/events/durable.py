@@ -148,9 +148,9 @@ class DurableReaders:
             found, _ = await wait_for(project_id, tail, matcher, start, limit, 0.0, True)
             repeated = [event for event in found.events if event.seq <= consumer.delivered]
             if repeated:
-                more = found.has_more or len(repeated) < len(found.events) or tail.newest > consumer.delivered
+                has_more = found.has_more or len(repeated) < len(found.events)
                 end = repeated[-1].seq if len(repeated) == limit else consumer.delivered
-                found = Slice(events=repeated, position=end, has_more=more and found.has_more, has_gap=found.has_gap)
+                found = Slice(events=repeated, position=end, has_more=has_more, has_gap=found.has_gap)
                 return await self._give(key, tail, consumer, found, False, has_gap)
         left = max(0.0, deadline - self._clock.monotonic())
         found, is_late = await wait_for(project_id, tail, matcher, start, limit, left, has_gap)

@@ -30,7 +30,7 @@ class EventStream(AsyncIterator[Event | Gap | None]):
 
     Args:
         read: reads a page after a position.
-        start: gives the sequence number after which it begins; asked once.
+        start: gives the sequence number after which it begins, and whether events before that are missing; asked once.
         oldest: gives the sequence number of the oldest retained event.
         is_closed: whether the bus has stopped.
         release: called once at the end.
@@ -40,7 +40,7 @@ class EventStream(AsyncIterator[Event | Gap | None]):
         self,
         *,
         read: Callable[[int, int], Awaitable[Slice]],
-        start: Callable[[], Awaitable[int]],
+        start: Callable[[], Awaitable[tuple[int, bool]]],
         oldest: Callable[[], int],
         is_closed: Callable[[], bool],
         subscriber: Subscriber,
@@ -57,12 +57,13 @@ class EventStream(AsyncIterator[Event | Gap | None]):
         self._release = release
         self._page: deque[Event] = deque()
         self._not_before = 0.0
+        self._begins_with_gap = False
         self._is_done = False
 
     async def ready(self) -> None:
         """Fix where it begins; without this the first ``__anext__`` does."""
         if self._position is None:
-            self._position = await self._start()
+            self._position, self._begins_with_gap = await self._start()
 
     def __aiter__(self) -> EventStream:
         return self
@@ -76,7 +77,8 @@ class EventStream(AsyncIterator[Event | Gap | None]):
             if early_s > 0:
                 await asyncio.sleep(early_s)
             oldest = self._oldest()
-            if self._position + 1 < oldest:
+            if self._position + 1 < oldest or self._begins_with_gap:
+                self._begins_with_gap = False
                 self._position = oldest - 1
                 return Gap(str(oldest - 1))
             self._subscriber.clear()

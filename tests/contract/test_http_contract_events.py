@@ -307,6 +307,27 @@ def test_a_stream_delivers_and_resumes(sidecar: Server, kind: str) -> None:
     assert resumed["id"] == both[1]["id"]
 
 
+def test_a_gap_is_told_in_every_format(sidecar: Server, kind: str) -> None:
+    """Who reads CloudEvents, or a stream, went on behind a hole without knowing of it."""
+    api = sidecar.api("python-specialist")
+    publish(api, kind, {"n": 0})
+    # A cursor that this log never gave, as after a backup was restored.
+    beyond = str(10**15)
+    page = api.get("/api/events", type=kind, since=beyond).json
+    assert page["gap"] is True
+    batch = api.get("/api/events", type=kind, since=beyond, headers={"Accept": "application/cloudevents-batch+json"})
+    assert batch.json == []
+    assert batch.headers["X-Gap"] == "true"
+    assert batch.headers["X-Oldest-Cursor"] == page["oldest_cursor"]
+    assert "X-Gap" not in api.get("/api/events", headers={"Accept": "application/cloudevents-batch+json"}).headers
+    headers = {"Authorization": f"Bearer {api.token}", "Last-Event-ID": beyond}
+    address = f"{sidecar.url}/api/events/stream?type={kind}"
+    with httpx.stream("GET", address, headers=headers, timeout=20, trust_env=False) as response:
+        told = [line for line, _ in zip(filter(None, response.iter_lines()), range(7), strict=False)]
+    assert told[1:3] == [f"id: {page['oldest_cursor']}", "event: gap"]
+    assert told[5] == f"event: {kind}"
+
+
 def test_dead_letters_are_listed(sidecar: Server) -> None:
     """An operator must see what was given up."""
     letters = sidecar.api().get("/api/events/dead-letters").expect(200).json

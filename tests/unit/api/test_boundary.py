@@ -90,6 +90,10 @@ async def test_a_cloudevent_is_read_where_events_are_published_only(tmp_path: Pa
             "subject": "testing",
             "data": {"ok": True},
             "correlationid": "c",
+            "priority": "high",
+            "ttlseconds": 60,
+            "references": "evt_1,evt_2",
+            "round": 3,
         }
         kind = {"Content-Type": "application/cloudevents+json"}
         answer = await world.client().post("/api/events/built", cloud, kind)
@@ -108,6 +112,7 @@ async def test_a_cloudevent_is_read_where_events_are_published_only(tmp_path: Pa
             {"ok": True},
         )
         assert batch.headers["x-next-cursor"] == event["sequence"] == "1"
+        assert {key: event[key] for key in cloud} == {**cloud, "source": event["source"]}
 
 
 async def test_a_body_over_the_limit_is_refused_by_its_length_and_by_count(tmp_path: Path) -> None:

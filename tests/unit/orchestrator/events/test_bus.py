@@ -320,6 +320,18 @@ async def test_a_slow_stream_is_told_of_its_gap(tmp_path: Path) -> None:
         await stream.aclose()
 
 
+async def test_a_stream_from_a_foreign_cursor_is_told(tmp_path: Path) -> None:
+    """A stream resumed after a backup was restored began at the newest event, as if nothing were missing."""
+    async with running(tmp_path) as sidecar:
+        for _ in range(3):
+            await sidecar.publish()
+        stream = sidecar.bus.stream(PROJECT, EventQuery(since="99"), subscriber="s")
+        items = [await anext(stream) for _ in range(4)]
+        assert items[0] == Gap("0")
+        assert [item.seq for item in items[1:] if isinstance(item, Event)] == [1, 2, 3]
+        await stream.aclose()
+
+
 async def test_a_stream_takes_a_burst_together_and_tells_a_gap_after_its_pause(tmp_path: Path) -> None:
     """A stream took a turn of the loop for each of thousands of events, or skipped what went while it paused."""
     async with running(tmp_path, settings=EventSettings(keep=100)) as sidecar:

@@ -65,6 +65,18 @@ async def test_with_ack_nothing_is_skipped(tmp_path: Path) -> None:
         assert (lag.consumer.redeliveries, lag.lag, lag.outstanding) == (4, 0, False)
 
 
+async def test_a_repeated_answer_tells_what_comes_after_it(tmp_path: Path) -> None:
+    """A repeated answer said that nothing more was there, although the first one had said that there was."""
+    async with running(tmp_path) as sidecar:
+        for _ in range(3):
+            await sidecar.publish()
+        assert (await take(sidecar, ack="none")).more_available
+        again = await take(sidecar, ack="none", limit=9)
+        assert (seqs(again), again.more_available) == ([1, 2], True)
+        assert not (await take(sidecar, ack="2", limit=9)).more_available
+        assert not (await take(sidecar, ack="none", limit=9)).more_available
+
+
 async def test_ack_none_goes_on_once_nothing_is_outstanding(tmp_path: Path) -> None:
     """A reader that only ever says none was stuck behind an empty answer."""
     async with running(tmp_path) as sidecar:
