@@ -104,19 +104,28 @@ class Channel:
         return self.outgoing_bytes > self._bound
 
     @property
+    def queued(self) -> int:
+        """How many messages wait for the socket."""
+        return len(self._outgoing)
+
+    @property
     def wants_write(self) -> bool:
         """Whether something waits for the socket."""
         return bool(self._outgoing)
 
     def send(self, message: Command | Fact) -> None:
         """Queue a message, and write at once what the socket takes. Nothing is ever dropped while it is open."""
+        self.queue(message)
+        if len(self._outgoing) == 1:
+            self.flush()
+
+    def queue(self, message: Command | Fact) -> None:
+        """Queue a message for the next ``flush``. Raises ProtocolViolation when it is too large."""
         if self.is_closed:
             return
         frame = encode_frame(self._encoder.encode(message))
         self._outgoing.append(memoryview(frame))
         self.outgoing_bytes += len(frame)
-        if len(self._outgoing) == 1:
-            self.flush()
 
     def flush(self) -> None:
         """Write what the socket takes now. A dead peer shows as end of stream in ``receive``, not here."""

@@ -45,10 +45,16 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker is told at its start. ``cgroup_dir`` is an existing writable directory or None."""
+    """What a worker is told at its start.
+
+    Attributes:
+        cgroup_dir: an existing writable directory or None.
+        has_warden: what is in there is killed should supervisor and workers die at once.
+    """
 
     index: int
     cgroup_dir: str | None
+    has_warden: bool = False
     controllers: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
     warm_python: bool = False

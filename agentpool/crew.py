@@ -18,6 +18,7 @@ from agentpool.handle import Kept, WorkerHandle
 from agentpool.messages import AgentExited, Fact, Shutdown, Survivors, Usage, WorkerLost
 from agentpool.platforms import worker_count
 from agentpool.streams import TAIL_BYTES, end_of_stream, read_stream
+from agentpool.warden import Warden
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +52,7 @@ class Crew:
         self._burials: set[asyncio.Task[None]] = set()
         self._cgroup_dir: str | None = None
         self._controllers: tuple[str, ...] = ()
+        self._warden: Warden | None = None
         self._is_stopping = False
         self.handles: dict[int, WorkerHandle] = {}
         self.lost = 0
@@ -85,6 +87,9 @@ class Crew:
         # Burials are bounded by themselves; one that is broken off would leave agents behind.
         await asyncio.gather(*tasks, *self._burials, return_exceptions=True)
         self.handles.clear()
+        if self._warden is not None:
+            await asyncio.to_thread(self._warden.stop)
+            self._warden = None
         if self._cgroup_dir is not None:
             await asyncio.to_thread(cgroups.remove, self._cgroup_dir)
 
@@ -105,17 +110,31 @@ class Crew:
         self._cgroup_dir = cgroups.make_base(parent)
         if self._cgroup_dir is not None:
             self._controllers = cgroups.enable_controllers(self._cgroup_dir)
+            try:
+                self._warden = Warden(self._cgroup_dir)
+            except OSError as error:
+                log.warning("pool.warden.start_failed", error=str(error))
+
+    def _ensure_warden(self) -> None:
+        if self._warden is not None:
+            try:
+                if not self._warden.ensure():
+                    log.warning("pool.warden.replaced", pid=self._warden.pid)
+            except OSError as error:
+                log.error("pool.warden.start_failed", error=str(error))
 
     async def _add(self, index: int) -> None:
         config = WorkerConfig(
             index=index,
             cgroup_dir=self._cgroup_dir,
+            has_warden=self._warden is not None,
             controllers=self._controllers,
             preload=self._config.preload,
             warm_python=self._config.warm_python,
             input_bytes=self._config.input_bytes,
         )
-        handle = WorkerHandle(config, self._on_fact, self._lose)
+        tether = self._warden.tether if self._warden is not None else -1
+        handle = WorkerHandle(config, self._on_fact, self._lose, tether)
         try:
             await handle.start()
         except BaseException:
@@ -134,6 +153,7 @@ class Crew:
         reaper = settling.OrphanReaper()
         while True:
             await asyncio.sleep(self._config.ping_interval_s)
+            self._ensure_warden()
             if self.lost:
                 await asyncio.to_thread(reaper.look)
             for handle in list(self.handles.values()):

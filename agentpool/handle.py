@@ -50,6 +50,7 @@ class WorkerHandle:
         config: what the worker is told.
         on_fact: called with each fact but those that only concern the handle.
         on_lost: called once when the worker is gone without having been asked to stop.
+        tether: a descriptor that the worker is to hold as long as it lives (see ``warden``); -1 for none.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class WorkerHandle:
         config: WorkerConfig,
         on_fact: Callable[[WorkerHandle, Fact], None],
         on_lost: Callable[[WorkerHandle, str], None],
+        tether: int = -1,
     ) -> None:
         self.config = config
         self.agents: dict[str, Kept] = {}
@@ -66,6 +68,7 @@ class WorkerHandle:
         self.is_stopping = False
         self._on_fact = on_fact
         self._on_lost = on_lost
+        self._tether = tether
         self._process: SpawnProcess | None = None
         self._pid = 0
         self._exit_code: int | None = None
@@ -114,9 +117,10 @@ class WorkerHandle:
         channel = self._channel
         if channel is None or channel.is_closed:
             return
-        channel.send(command)
-        if channel.wants_write:
-            asyncio.get_running_loop().add_writer(channel.fileno(), self._on_writable)
+        if not channel.wants_write:
+            # What is sent in one turn of the loop goes in one piece: the worker wakes once for it.
+            asyncio.get_running_loop().call_soon(self._flush)
+        channel.queue(command)
 
     def hold(self, is_held: bool) -> None:
         """Stop or go on reading facts; a held worker soon stops reading floods."""
@@ -178,10 +182,11 @@ class WorkerHandle:
         self._trace = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the worker is discarded
         # A Connection is the one wrapper of a descriptor that multiprocessing hands to a spawned process.
         trace = Connection(os.dup(self._trace.fileno()), readable=False)
+        tether = Connection(os.dup(self._tether), readable=False) if self._tether >= 0 else None
         try:
             process = context.Process(
                 target=worker.main,
-                args=(theirs, self.config, trace),
+                args=(theirs, self.config, trace, tether),
                 name=f"pool-worker-{self.index}",
                 daemon=True,
             )
@@ -191,8 +196,17 @@ class WorkerHandle:
             self._pid = process.pid or 0
             return Channel.for_supervisor(socket.socket(fileno=os.dup(ours.fileno())))
         finally:
-            for connection in (ours, theirs, trace):
-                connection.close()
+            for connection in (ours, theirs, trace, tether):
+                if connection is not None:
+                    connection.close()
+
+    def _flush(self) -> None:
+        channel = self._channel
+        if channel is None or channel.is_closed:
+            return
+        channel.flush()
+        if channel.wants_write:
+            asyncio.get_running_loop().add_writer(channel.fileno(), self._on_writable)
 
     def _on_writable(self) -> None:
         channel = self._channel

@@ -52,9 +52,8 @@ class LocalPool:
         self._launches: dict[str, asyncio.Future[AgentStarted]] = {}
         self._keepers: dict[str, WorkerHandle] = {}
         self._descriptor_limit = 0
-        self._available_bytes = 0
+        self._capacity = Capacity(agents=1, limited_by="configuration")
         self._measured_at = float("-inf")
-        self._measured_running = 0
         self._ticker: asyncio.Task[None] | None = None
         self._is_started = False
         self._is_stopped = False
@@ -254,18 +253,17 @@ class LocalPool:
         now = time.monotonic()
         if now - self._measured_at > MEASURE_INTERVAL_S:
             self._measured_at = now
-            self._available_bytes = psutil.virtual_memory().available
-            self._measured_running = running
-        # Agents granted since the measurement have not taken their memory yet: reckon from what ran then.
-        return capacity_of(
-            configured=self._config.max_running,
-            descriptor_limit=self._descriptor_limit,
-            workers=self._crew.size,
-            available_bytes=self._available_bytes,
-            reserve_bytes=self._config.memory_reserve_bytes,
-            agent_bytes=self._config.agent_memory_bytes,
-            running=self._measured_running,
-        )
+            # Agents granted after this have not taken their memory yet: until the next measurement it holds as it is.
+            self._capacity = capacity_of(
+                configured=self._config.max_running,
+                descriptor_limit=self._descriptor_limit,
+                workers=self._crew.size,
+                available_bytes=psutil.virtual_memory().available,
+                reserve_bytes=self._config.memory_reserve_bytes,
+                agent_bytes=self._config.agent_memory_bytes,
+                running=running,
+            )
+        return self._capacity
 
     async def _tick(self) -> None:
         while True:

@@ -44,6 +44,8 @@ from agentpool.strangers import Strangers
 from agentpool.zygote import Left, max_rss_bytes, next_exited
 from agentpool.zygotes import ZygoteLink
 
+#: So many facts go up in one piece, and wake the supervisor once; fewer when the turn of the loop is over.
+FACTS_AT_ONCE = 8
 #: Output positions go up this often while they change.
 POSITION_INTERVAL_S = 0.25
 #: What agents get between TERM and KILL when the supervisor is gone: all must have ended within 5 s.
@@ -63,7 +65,7 @@ class Worker:
         self.table = ProcessTable()
         self.flags = ProcessFlags()
         self.sandbox = Sandbox()
-        self.spawner = Spawner(self._move_home())
+        self.spawner = Spawner(self._move_home(), has_warden=config.has_warden)
         self._channel = channel
         self._attempts: dict[str, Attempt] = {}
         self._leaders: dict[int, Attempt] = {}
@@ -71,6 +73,7 @@ class Worker:
         self._moved: set[Attempt] = set()
         self._zygote: ZygoteLink | None = None
         self._strangers = Strangers(self.is_own)
+        self._is_flushing = False
         self._is_stopping = False
         self._is_relieving = False
         self._is_terminated = False
@@ -103,9 +106,19 @@ class Worker:
     # -- what attempts use --------------------------------------------------------------------------
 
     def emit(self, fact: Fact) -> None:
-        """Send a fact up."""
-        self._channel.send(fact)
-        self._watch_channel()
+        """Send a fact up, at the latest with the end of this turn."""
+        self._channel.queue(fact)
+        if self._channel.queued >= FACTS_AT_ONCE:
+            self._flush()
+        elif not self._is_flushing:
+            self._is_flushing = True
+            self.reactor.later(0.0, self._flush)
+
+    def _flush(self) -> None:
+        self._is_flushing = False
+        if not self._channel.is_closed:
+            self._channel.flush()
+            self._watch_channel()
 
     def is_congested(self) -> bool:
         """Whether the supervisor is behind."""
@@ -319,13 +332,14 @@ def _keep_descriptors() -> None:
                 pass  # the descriptor of the listing itself
 
 
-def main(connection: Connection, config: WorkerConfig, trace: Connection) -> None:
+def main(connection: Connection, config: WorkerConfig, trace: Connection, tether: Connection | None = None) -> None:
     """Run a worker in this process.
 
     Args:
         connection: this end of the private pair.
         config: see WorkerConfig.
         trace: where a traceback goes when the process crashes or is aborted for hanging (only its descriptor is used).
+        tether: held open to the end of this process, for nothing but that (see ``warden``).
     """
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agentpool import cgroups
 from agentpool.base import Leftover
 from agentpool.proctable import read_entry
 from agentpool.settling import settle
@@ -115,6 +116,25 @@ def test_fault_21_what_both_left_is_settled_at_the_next_start(tmp_path: Path) ->
         assert all(item.ended >= 1 for item in settled)
         assert processes_with(str(tmp_path)) == []
         assert [item.ended for item in settle(leftovers)] == [0] * 5
+
+
+def test_fault_21_trees_end_when_supervisor_and_workers_die_at_once(tmp_path: Path) -> None:
+    """Prevents agents, and what left their sessions, from living on until somebody starts the sidecar again."""
+    if (base := cgroups.make_base(cgroups.find_parent())) is None:
+        pytest.skip("this system has no cgroup that can be written")
+    cgroups.remove(base)
+    commands = [script(sys.executable, child("daemon", ignore(), wait()), READY, wait()) for _ in range(5)]
+    with start_supervisor(tmp_path, commands, cgroups=True) as supervisor:
+        workers = await_ready(supervisor)
+        assert len(processes_with(str(tmp_path), besides=[supervisor.pid])) >= 10
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)  # so that they cannot see the supervisor's end
+        supervisor.kill()
+        supervisor.wait()
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+        assert_no_survivors(str(tmp_path), timeout_s=5.0)
+    until(lambda: cgroups.settle_abandoned(cgroups.find_parent()) == 0)
 
 
 def test_settling_knows_a_living_leader(tmp_path: Path) -> None:

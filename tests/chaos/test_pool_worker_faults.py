@@ -17,6 +17,7 @@ from agentpool.config import WorkerConfig
 from agentpool.errors import LaunchFailed
 from agentpool.handle import WorkerHandle
 from agentpool.messages import WorkerLost
+from agentpool.proctable import snapshot
 from agentpool.testing import child, ignore, leave, result, say, wait, write
 from tests.support.pools import is_living, local_bench, stat_of, worker_keeping
 from tests.support.processes import processes_with
@@ -216,3 +217,24 @@ async def test_the_death_of_the_warm_parent_ends_its_agents_and_it_is_replaced(t
         assert (exited.signal, exited.survivors.count) == (signal.SIGKILL, 0)
         assert (await bench.run("b", argv=("warm:quick",), **place)).exit_code == 0
         assert bench.losses() == []
+
+
+def wardens() -> list[int]:
+    """The wardens of this process."""
+    own = [entry.pid for entry in snapshot().values() if entry.ppid == os.getpid() and entry.state != "Z"]
+    return [pid for pid in own if b"warden" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+
+
+async def test_a_killed_warden_is_replaced_without_anyone_noticing(tmp_path: Path) -> None:
+    """Prevents a pool that goes on unguarded, and agents that suffer from the loss of their guard."""
+    async with local_bench(tmp_path, workers=1, ping_interval_s=0.05) as (bench, pool):
+        if "cgroup" not in pool.features():
+            pytest.skip("this system has no cgroup that can be written")
+        await bench.launch("a", argv=("sh", "-c", "read line"))
+        (first,) = wardens()
+        os.kill(first, signal.SIGKILL)
+        await until_async(lambda: [pid for pid in wardens() if pid != first])
+        pool.send("a", "m", b"go")
+        assert (await bench.exited("a")).exit_code == 0
+        assert bench.losses() == []
+    assert wardens() == []
