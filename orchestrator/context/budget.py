@@ -42,11 +42,13 @@ class Packing(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         sharpness: exponent on a file's score relative to the best one's.
+        contrast: exponent on a block's score relative to its file's best block.
         floor: worth of a block that matches nothing, relative to the file's best block.
         least_bytes: a block counts with at least so many bytes, lest crumbs win.
     """
 
-    sharpness: float = 3.5
+    sharpness: float = 5.0
+    contrast: float = 1.3
     floor: float = 0.1
     least_bytes: int = 200
 
@@ -104,7 +106,10 @@ def _pick(
     for number, (view, scores) in views.items():
         chance = max(ranked[number].score / best, 1e-6) ** packing.sharpness
         most = max(scores, default=0.0) or 1.0
-        worth = [(score / most + packing.floor) * block.size for score, block in zip(scores, view.blocks, strict=True)]
+        worth = [
+            ((score / most) ** packing.contrast + packing.floor) * block.size
+            for score, block in zip(scores, view.blocks, strict=True)
+        ]
         total = sum(worth) or 1.0
         for index, (value, block) in enumerate(zip(worth, view.blocks, strict=True)):
             density = chance * value / total / max(block.size, packing.least_bytes)

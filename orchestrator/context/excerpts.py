@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import msgspec
 
@@ -16,17 +17,24 @@ from orchestrator.context.query import Query
 
 
 class View(msgspec.Struct, frozen=True):
-    """A file opened for excerpts: the bytes that may be shown, its blocks and the lower-case text to search in."""
+    """A file opened for excerpts: the bytes that may be shown, its blocks and the lower-case texts to search in.
+
+    Attributes:
+        lowered: the text; ``starts`` are the offsets in it at which the blocks begin.
+        titles: the blocks' names, a line each; ``title_starts`` are the offsets of these lines.
+    """
 
     lines: Lines
     blocks: tuple[Block, ...]
     lowered: bytes
     starts: tuple[int, ...]
+    titles: bytes
+    title_starts: tuple[int, ...]
 
     @property
     def cost(self) -> int:
         """Bytes that keeping it takes, roughly."""
-        return 2 * len(self.lowered) + 100 * len(self.blocks) + 500
+        return 2 * len(self.lowered) + len(self.titles) + 140 * len(self.blocks) + 500
 
 
 def open_view(data: bytes, language: str) -> View:
@@ -37,7 +45,15 @@ def open_view(data: bytes, language: str) -> View:
 
 def view_of(lines: Lines, divided: Sequence[Block]) -> View:
     """The view of a text that is divided into blocks already."""
-    return View(lines, tuple(divided), lines.data.lower(), tuple(lines.start(block.first) for block in divided))
+    names = [block.name.lower().encode("utf-8", "replace") for block in divided]
+    return View(
+        lines,
+        tuple(divided),
+        lines.data.lower(),
+        tuple(lines.start(block.first) for block in divided),
+        b"\n".join(names),
+        tuple(accumulate((len(name) + 1 for name in names[:-1]), initial=0)),
+    )
 
 
 class ViewCache:
@@ -83,20 +99,40 @@ def term_weights(index: Index, query: Query, limit: int = 40) -> list[tuple[byte
 
 
 def score_blocks(view: View, terms: list[tuple[bytes, float]]) -> list[float]:
-    """By block how well it matches: saturated counts of the terms (as substrings), damped by the block's length."""
-    found = [0.0] * len(view.blocks)
-    if not view.blocks:
+    """By block how well it matches: saturated counts of the terms (as substrings), damped by the block's length.
+
+    A term counts more the fewer of the file's blocks have it (what all have tells none apart), and twice its weight
+    more where it stands in the block's name.
+    """
+    total = len(view.blocks)
+    found = [0.0] * total
+    if not total:
         return found
-    average = len(view.lowered) / len(view.blocks)
+    average = max(1.0, len(view.lowered) / total)
     for term, weight in terms:
-        counts: dict[int, int] = {}
-        for position in _positions(view.lowered, term):
-            block = bisect_right(view.starts, position) - 1
-            counts[block] = counts.get(block, 0) + 1
+        counts = _by_block(view.lowered, view.starts, term)
+        spread = len(counts)
+        rarity = math.log(1 + (total - spread + 0.5) / (spread + 0.5)) / math.log(total + 2)
         for block, count in counts.items():
-            length = view.blocks[block].size / max(1.0, average)
-            found[block] += weight * count * 2.2 / (count + 1.2 * (0.7 + 0.3 * length))
+            length = view.blocks[block].size / average
+            found[block] += weight * (_COMMON + rarity) * count * 2.2 / (count + 1.2 * (0.7 + 0.3 * length))
+        for block in _by_block(view.titles, view.title_starts, term):
+            found[block] += _NAMED * weight
     return found
+
+
+#: What a term counts that stands in every block of a file, and what it counts in a block's name.
+_COMMON = 0.3
+_NAMED = 2.0
+
+
+def _by_block(text: bytes, starts: tuple[int, ...], term: bytes) -> dict[int, int]:
+    """How often ``term`` stands in each part of ``text``; parts without it are left out."""
+    counts: dict[int, int] = {}
+    for position in _positions(text, term):
+        block = bisect_right(starts, position) - 1
+        counts[block] = counts.get(block, 0) + 1
+    return counts
 
 
 _MOST_HITS = 400

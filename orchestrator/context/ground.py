@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterable
 
 from orchestrator.context.chronicle import Chronicle
 from orchestrator.context.models import FileFacts
 from orchestrator.context.project import ProjectState
+from orchestrator.context.query import plain
 from orchestrator.context.roles import Focus
 
 
@@ -22,6 +24,7 @@ class Ground:
         recency: by document how recently it changed (0 to 1).
         activity: by document how often it changed.
         names: by lower-case file name, with and without its extension, ``(document, worth)``.
+        places: by plain name of a directory or of a file without its extension the documents there.
     """
 
     def __init__(self, files: Iterable[FileFacts], chronicle: Chronicle, focus: Focus) -> None:
@@ -32,6 +35,7 @@ class Ground:
         self.recency: dict[int, float] = {}
         self.activity: dict[int, float] = {}
         self.names: dict[str, list[tuple[int, float]]] = {}
+        self.places: dict[str, set[int]] = {}
         self.newest = chronicle.newest
         self._excluded: dict[int, FileFacts] = {}
         self.update(files, chronicle, focus)
@@ -62,6 +66,8 @@ class Ground:
             self.activity[document] = chronicle.activity(facts.path)
         for name, worth in _names(facts.path):
             self.names.setdefault(name, []).append((document, worth))
+        for place in _places(facts.path):
+            self.places.setdefault(place, set()).add(document)
 
     def _drop(self, facts: FileFacts) -> None:
         document = facts.document
@@ -72,13 +78,26 @@ class Ground:
         for name, worth in _names(facts.path):
             if (document, worth) in self.names.get(name, ()):
                 self.names[name].remove((document, worth))
+        for place in _places(facts.path):
+            self.places[place].discard(document)
 
 
 def _names(path: str) -> list[tuple[str, float]]:
     """A file's lower-case name with and without its extension, and what a mention of each is worth."""
-    name = path.rsplit("/", 1)[-1].lower()
+    name = path.rsplit("/", 1)[-1]
     bare = name.rsplit(".", 1)[0].strip("_")
-    return [(name, 1.0)] * ("." in name) + [(bare, 0.6)] * (len(bare) > 2)
+    worth = 1.0 if _COMPOUND.search(bare) else 0.6
+    return [(name.lower(), 1.0)] * ("." in name) + [(bare.lower(), worth)] * (len(bare) > 2)
+
+
+#: A name of several words is no word of prose, so a text that has it means the file.
+_COMPOUND = re.compile(r"[-_.]|[a-z0-9][A-Z]")
+
+
+def _places(path: str) -> set[str]:
+    """The plain names of the directories above a file and of the file without its extension."""
+    *folders, name = path.split("/")
+    return {plain(part) for part in (*folders, name.rsplit(".", 1)[0])}
 
 
 class GroundCache:

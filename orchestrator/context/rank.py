@@ -23,16 +23,17 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     body: float = 1.0
-    path: float = 0.5
-    definitions: float = 0.4
-    names: float = 0.3
-    mention: float = 0.4
-    votes: float = 0.5
-    recency: float = 0.1
-    activity: float = 0.15
+    path: float = 0.4
+    definitions: float = 0.15
+    names: float = 0.2
+    mention: float = 0.5
+    scope: float = 0.3
+    votes: float = 0.3
+    recency: float = 0.3
+    activity: float = 0.25
     changed: float = 0.3
     evidence: float = 0.3
-    passages: float = 0.5
+    passages: float = 0.4
 
 
 class Ranked(msgspec.Struct, frozen=True):
@@ -56,11 +57,12 @@ _SAID = {
     "definitions": "it defines names of the task",
     "names": "it defines what the task names",
     "mention": "the task names the file",
+    "scope": "in the part that the task names",
     "votes": "past commits like the task changed it",
     "recency": "changed recently",
     "activity": "changes often",
     "changed": "has uncommitted changes",
-    "passages": "its best passages match the task",
+    "passages": "its best passage matches the task",
     "evidence": "earlier agents named it",
     "required": "the role requires it",
     "included": "the role's globs choose it",
@@ -101,7 +103,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 #: How much more a role's wishes count without a task: the least (half of 0.06) then outweighs recency and activity.
-_ALONE = 9.0
+_ALONE = 19.0
 #: So many of the best files are given back; what comes after is left out whatever the budget is.
 MOST_RANKED = 2000
 
@@ -150,22 +152,22 @@ def rank(
 
 def _weight(name: str, weights: Weights, focus: Focus) -> float:
     weight: float = getattr(weights, name)
-    return weight * 3 if name == "recency" and focus.wants_recent else weight
+    return weight * 2 if name == "recency" and focus.wants_recent else weight
 
 
 def with_passages(ranked: list[Ranked], scores: Mapping[int, list[float]], focus: Focus, weight: float) -> list[Ranked]:
     """``ranked`` again, best first, where the files at the places in ``scores`` (block scores by place) also get
-    credit for their three best passages: a large file is judged by where it speaks of the task."""
-    sums = {place: sum(sorted(found, reverse=True)[:3]) for place, found in scores.items()}
-    priors = {place: focus.prior(ranked[place].facts)[0] for place in sums}
+    credit for their best passage: a large file is judged by where it speaks of the task."""
+    peaks = {place: max(found, default=0.0) for place, found in scores.items()}
+    priors = {place: focus.prior(ranked[place].facts)[0] for place in peaks}
     own = max(priors.values(), default=1.0) or 1.0
-    most = max((total * priors[place] / own for place, total in sums.items()), default=0.0)
+    most = max((peak * priors[place] / own for place, peak in peaks.items()), default=0.0)
     if most <= 0:
         return ranked
     result = list(ranked)
-    for place, total in sums.items():
+    for place, peak in peaks.items():
         item = ranked[place]
-        share = weight * min(total / most, _SCALE_LIMIT)
+        share = weight * min(peak / most, _SCALE_LIMIT)
         if share:
             parts = {**item.parts, "passages": share}
             result[place] = Ranked(item.facts, item.score + share * priors[place], parts)
@@ -188,6 +190,7 @@ def _signals(
         "definitions": bm25(index, "definitions", query.terms, b=0.4),
         "names": _defined(index, query),
         "mention": _mentions(ground, query),
+        "scope": _scope(ground, query),
         "votes": {by_path[path]: vote for path, vote in votes.items() if path in by_path},
         "recency": ground.recency,
         "activity": ground.activity,
@@ -197,7 +200,7 @@ def _signals(
 
 
 #: Signals that are shares already; the others are scaled.
-_ABSOLUTE = frozenset(("mention", "recency", "changed", "evidence"))
+_ABSOLUTE = frozenset(("mention", "scope", "recency", "changed", "evidence"))
 _SCALE_LIMIT = 1.5
 
 
@@ -225,9 +228,40 @@ def _defined(index: Index, query: Query) -> dict[int, float]:
 
 
 def _mentions(ground: Ground, query: Query) -> dict[int, float]:
-    """1 where the task names the file, 0.6 where it names it without its extension."""
+    """1.5 where the task has a file's path or dotted name, 1 for its name, 0.6 for one word without the extension."""
     scores: dict[int, float] = {}
     for word in query.words:
         for document, worth in ground.names.get(word, ()):
             scores[document] = max(worth, scores.get(document, 0.0))
+    for said in query.paths:
+        last = said[-1].strip("_") if "." not in said[-1] else said[-1]
+        for document, _ in ground.names.get(last, ()):
+            if _agree(said, ground.files[document].path):
+                scores[document] = _WHOLE_PATH
+    return scores
+
+
+_WHOLE_PATH = 1.5
+
+
+def _agree(said: tuple[str, ...], path: str) -> bool:
+    """Whether a path and the project's end alike, extensions aside, in two parts.
+
+    A trace's path may come from another root (``/srv/app/pkg/core.py``), a dotted name from a source folder.
+    """
+    ours, theirs = path.lower().split("/")[::-1], list(said[::-1])
+    ours[0], theirs[0] = ours[0].rsplit(".", 1)[0], theirs[0].rsplit(".", 1)[0]
+    return len(ours) > 1 and ours[:2] == theirs[:2]
+
+
+def _scope(ground: Ground, query: Query) -> dict[int, float]:
+    """For files in a part that the subject names: 0.4 to 1, the more the fewer files are in it."""
+    scores: dict[int, float] = {}
+    total = len(ground.files)
+    for scope in query.scopes:
+        documents = ground.places.get(scope, ())
+        if documents and 2 * len(documents) < total:
+            worth = 0.4 + 0.6 * math.log(total / len(documents)) / math.log(total)
+            for document in documents:
+                scores[document] = max(worth, scores.get(document, 0.0))
     return scores
