@@ -116,7 +116,7 @@ class Crew:
                 log.warning("pool.warden.start_failed", error=str(error))
 
     def _ensure_warden(self) -> None:
-        if self._warden is not None:
+        if self._warden is not None and not self._is_stopping:
             try:
                 if not self._warden.ensure():
                     log.warning("pool.warden.replaced", pid=self._warden.pid)
@@ -153,7 +153,7 @@ class Crew:
         reaper = settling.OrphanReaper()
         while True:
             await asyncio.sleep(self._config.ping_interval_s)
-            self._ensure_warden()
+            await asyncio.to_thread(self._ensure_warden)
             if self.lost:
                 await asyncio.to_thread(reaper.look)
             for handle in list(self.handles.values()):

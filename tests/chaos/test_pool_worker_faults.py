@@ -219,10 +219,14 @@ async def test_the_death_of_the_warm_parent_ends_its_agents_and_it_is_replaced(t
         assert bench.losses() == []
 
 
-def wardens() -> list[int]:
+async def wardens() -> list[int]:
     """The wardens of this process."""
-    own = [entry.pid for entry in snapshot().values() if entry.ppid == os.getpid() and entry.state != "Z"]
-    return [pid for pid in own if b"warden" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+
+    def look() -> list[int]:
+        own = [entry.pid for entry in snapshot().values() if entry.ppid == os.getpid() and entry.state != "Z"]
+        return [pid for pid in own if b"warden" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+
+    return await asyncio.to_thread(look)
 
 
 async def test_a_killed_warden_is_replaced_without_anyone_noticing(tmp_path: Path) -> None:
@@ -231,10 +235,11 @@ async def test_a_killed_warden_is_replaced_without_anyone_noticing(tmp_path: Pat
         if "cgroup" not in pool.features():
             pytest.skip("this system has no cgroup that can be written")
         await bench.launch("a", argv=("sh", "-c", "read line"))
-        (first,) = wardens()
+        (first,) = await wardens()
         os.kill(first, signal.SIGKILL)
-        await until_async(lambda: [pid for pid in wardens() if pid != first])
+        while not set(await wardens()) - {first}:
+            await asyncio.sleep(0.01)
         pool.send("a", "m", b"go")
         assert (await bench.exited("a")).exit_code == 0
         assert bench.losses() == []
-    assert wardens() == []
+    assert await wardens() == []
