@@ -65,7 +65,7 @@ class Reporter:
         memory_mb, cpu_percent, disk_mb = await asyncio.to_thread(self._meter.read)
         storage_state = str(storage.get("status", "failed"))
         pool_state = "ok" if pool.workers > 0 else "failed"
-        bus_state = "ok" if storage_state != "failed" else "failed"
+        bus_state = "failed" if storage_state == "failed" else "degraded" if self._bus.letters.full else "ok"
         states = {storage_state, pool_state, bus_state}
         if "failed" in states:
             status = "unhealthy"
@@ -162,6 +162,8 @@ class Reporter:
         metrics.counter_from(
             "sidecar_events_delivered", "Events given to readers.", lambda: bus.stats().total_delivered
         )
+        metrics.gauge("sidecar_dead_letters", "Dead letters that are kept.", lambda: bus.letters.count)
+        metrics.counter_from("sidecar_dead_letters_dropped", "Dead letters dropped.", lambda: bus.letters.dropped)
         metrics.counter_from("sidecar_cache_hits", "Contexts answered from the cache.", lambda: context.stats().hits)
         metrics.counter_from("sidecar_cache_misses", "Contexts built anew.", lambda: context.stats().misses)
 

@@ -30,6 +30,7 @@ class DeadLetters:
     Attributes:
         count: how many there are now.
         dropped: how many old ones were dropped since the start because a project had ``keep`` of them.
+        full: projects that dropped some and of which none has been redriven or purged since.
     """
 
     def __init__(self, store: EventStore, clock: Clock, *, keep: int) -> None:
@@ -38,6 +39,7 @@ class DeadLetters:
         self._keep = keep
         self.count = 0
         self.dropped = 0
+        self.full: set[str] = set()
 
     async def refresh(self) -> None:
         """Count anew."""
@@ -70,6 +72,7 @@ class DeadLetters:
         log.error("dead_letter", project_id=delivery.project_id, target=delivery.target, reason=reason, id=letter.id)
         if dropped:
             self.dropped += dropped
+            self.full.add(delivery.project_id)
             log.error("dead_letters_full", project_id=delivery.project_id, keep=self._keep, dropped=dropped)
         return letter
 
@@ -103,7 +106,7 @@ class DeadLetters:
         )
         if not await self._store.redrive_dead_letter(project_id, letter_id, delivery):
             raise NotFound(f"no dead letter {letter_id}", details={"id": letter_id})
-        self.count -= 1
+        self._left(project_id)
         return delivery
 
     async def redrive_matching(
@@ -117,7 +120,11 @@ class DeadLetters:
         """Throw one away. Raises NotFound."""
         if not await self._store.drop_dead_letter(project_id, letter_id):
             raise NotFound(f"no dead letter {letter_id}", details={"id": letter_id})
+        self._left(project_id)
+
+    def _left(self, project_id: str) -> None:
         self.count -= 1
+        self.full.discard(project_id)
 
     async def purge_matching(self, project_id: str, filter_text: str | None, *, may_see: MaySee = _everything) -> int:
         """Throw away those whose event matches (None: all) and ``may_see`` allows; how many. Raises BadFilter."""

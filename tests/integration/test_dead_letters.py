@@ -30,7 +30,8 @@ def ruled(tmp_path: Path) -> Iterator[Server]:
     """A sidecar whose project closes the topic ``security`` and whose webhook always fails."""
     project = sample_repository(tmp_path / "sample")
     (project / "orchestrator.toml").write_text(RULES, encoding="utf-8")
-    with Server(tmp_path / "storage", {"sample": project}) as own:
+    environment = {"ORCHESTRATOR_EVENTS_DEAD_LETTERS": "3"}
+    with Server(tmp_path / "storage", {"sample": project}, environment=environment) as own:
         yield own
 
 
@@ -87,3 +88,22 @@ def test_all_letters_are_those_that_the_caller_may_see(ruled: Server) -> None:
     assert operator.get(f"{LETTERS}/{closed}").status == 200
     assert architect.delete(LETTERS).json["count"] == 1
     assert topics(operator) == ["security"]
+
+
+def test_more_letters_than_are_kept_raise_an_alarm(ruled: Server) -> None:
+    """Dead letters that pushed out older ones were told in the log only, which nobody watches."""
+    operator, anyone = ruled.api(), ruled.anonymous()
+
+    def metric(name: str) -> int:
+        lines = anyone.get("/metrics").body.decode().splitlines()
+        return next(int(float(line.split()[1])) for line in lines if line.startswith(f"{name} "))
+
+    for _ in range(5):
+        operator.post("/api/events/found", {"topic": "testing", "data": {}}).expect(202)
+    until(lambda: metric("sidecar_dead_letters_dropped_total") == 2, timeout_s=30.0, what="two letters are dropped")
+    assert metric("sidecar_dead_letters") == 3
+    health = anyone.get("/health").expect(200).json
+    assert (health["status"], health["checks"]["event_bus"]) == ("degraded", "degraded")
+    operator.delete(LETTERS).expect(200)
+    assert anyone.get("/health").json["checks"]["event_bus"] == "ok"
+    assert metric("sidecar_dead_letters") == 0
