@@ -3,6 +3,8 @@
     python perf/bench_context.py [--project DIR] [--files 1000] [--rounds 5]
 
 Without ``--project`` a project is generated from the sources of the running Python's standard library.
+Seconds of a clock unless the name says ``work``: processor time of the process and of git, which other load changes
+less.
 Prints one JSON object; see ``docs/discussion/context.md`` for figures.
 """
 
@@ -10,9 +12,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,10 +24,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from orchestrator.context.forkserver import ForkServer
 from orchestrator.context.library import Library
 from orchestrator.context.models import BuildOrder, Role
 from orchestrator.context.process import BuilderProcess
 from orchestrator.context.project import Limits
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from perf.machine import facts
 
 TASKS = (
     "fix the parser of header fields when a line is folded",
@@ -78,42 +85,92 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def measure(root: str, rounds: int) -> dict[str, float]:
-    """Medians in seconds, and ratios to the baseline of the same round."""
+def worked(action: Callable[[], object]) -> float:
+    """Seconds of processor time that ``action`` takes here and in programs that it waits for."""
+    before = os.times()
+    action()
+    after = os.times()
+    return sum(after[:4]) - sum(before[:4])
+
+
+def measure_cold(root: str, rounds: int, forks: ForkServer) -> tuple[dict[str, float], Library]:
+    """First answers with assistants, as the builder gives them, and alone; and the last one's library."""
     read_once(root)
-    baseline, cold = [], []
+    baseline, cold, alone, work = [], [], [], []
     for _ in range(rounds):
         baseline.append(timed(lambda: read_once(root)))
         library = Library(Limits(), 1 << 30)
-        cold.append(timed(lambda: library.build(order_for(root, TASKS[0]))))  # noqa: B023 - called at once
+        alone.append(timed(lambda: library.build(order_for(root, TASKS[0]))))  # noqa: B023 - called at once
+        library = Library(Limits(), 1 << 30)
+        work.append(worked(lambda: library.build(order_for(root, TASKS[0]))))  # noqa: B023
+        library = Library(Limits(), 1 << 30, hire=forks.assistant)
+        cold.append(timed(lambda: library.build(order_for(root, TASKS[0]))))  # noqa: B023
+    least_work = min(worked(lambda: [read_once(root) for _ in range(20)]) / 20 for _ in range(3))
+    return {
+        "baseline_s": statistics.median(baseline),
+        "cold_s": statistics.median(cold),
+        "cold_ratio": statistics.median(c / b for c, b in zip(cold, baseline, strict=True)),
+        "cold_alone_ratio": statistics.median(c / b for c, b in zip(alone, baseline, strict=True)),
+        "cold_alone_work_ratio": statistics.median(work) / least_work,
+    }, library
 
-    library.finish(root)  # as the builder does behind its answer
+
+def measure_changed(root: str, rounds: int, library: Library) -> dict[str, float]:
+    """Answers after one file changed, of which the watch told, and after a look at everything."""
+    told, everything, work = [], [], []
+    victim = next(Path(root).rglob("*.py"))
+    changed = {str(victim.relative_to(root))}
+    text = victim.read_bytes()
+
+    def change(number: int) -> None:
+        victim.write_bytes(text + f"\n# change {number}\n".encode())
+
+    try:
+        for number in range(rounds):
+            change(3 * number)
+            told.append(timed(lambda: library.build(order_for(root, TASKS[1]), changed=changed)))
+            change(3 * number + 1)
+            work.append(worked(lambda: library.build(order_for(root, TASKS[1]), changed=changed)))
+            change(3 * number + 2)
+            everything.append(timed(lambda: library.build(order_for(root, TASKS[1]))))
+    finally:
+        victim.write_bytes(text)
+    return {
+        "changed_file_s": statistics.median(told),
+        "changed_file_work_s": statistics.median(work),
+        "changed_file_full_look_s": statistics.median(everything),
+    }
+
+
+def measure(root: str, rounds: int) -> dict[str, float]:
+    """Medians in seconds, and ratios to the baseline of the same round."""
+    gc.set_threshold(100_000, 50, 1000)  # as the builder has it
+    forks = ForkServer()
+    try:
+        figures, library = measure_cold(root, rounds, forks)
+        library.finish(root)  # as the builder does behind its answer
+        return figures | measure_warm(root, rounds, library, figures["cold_s"])
+    finally:
+        forks.close()
+
+
+def measure_warm(root: str, rounds: int, library: Library, cold_s: float) -> dict[str, float]:
+    """Answers of an index that is there."""
 
     def fresh(task: str) -> float:
         return timed(lambda: library.build(order_for(root, task), changed=()))
 
     warm = [fresh(task) for task in TASKS * 3]
     again = [fresh(task) for task in TASKS]
-    changed = []
-    victim = next(Path(root).rglob("*.py"))
-    text = victim.read_bytes()
-    try:
-        for number in range(rounds):
-            victim.write_bytes(text + f"\n# change {number}\n".encode())
-            changed.append(timed(lambda: library.build(order_for(root, TASKS[1]))))
-    finally:
-        victim.write_bytes(text)
+    changed = measure_changed(root, rounds, library)
     agents = timed(lambda: [library.build(order_for(root, f"{TASKS[n % 6]} {n}"), changed=()) for n in range(119)])
     return {
-        "baseline_s": statistics.median(baseline),
-        "cold_s": statistics.median(cold),
-        "cold_ratio": statistics.median(c / b for c, b in zip(cold, baseline, strict=True)),
         "new_task_median_s": statistics.median(warm),
         "new_task_worst_s": max(warm),
         "same_task_s": statistics.median(again),
-        "changed_file_s": statistics.median(changed),
+        **changed,
         "agents_119_s": agents,
-        "agents_119_ratio": agents / statistics.median(cold),
+        "agents_119_ratio": agents / cold_s,
     }
 
 
@@ -155,8 +212,7 @@ def main() -> None:
             generate(root, arguments.files)
         figures = measure(str(root), arguments.rounds)
         figures |= asyncio.run(measure_loop(str(root), Path(scratch, "state")))
-    machine = {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()}
-    json.dump({"machine": machine, "files": arguments.files, **figures}, sys.stdout, indent=2)
+    json.dump({"machine": facts(), "files": arguments.files, **figures}, sys.stdout, indent=2)
     print()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
@@ -275,3 +276,19 @@ def test_one_huge_file_is_listed_and_not_read_into_the_answer(tmp_path: Path) ->
     assert paths(answer) == ["small.py"]
     assert "huge.py" in answer["context"]["project_structure"]["files"]
     assert {"path": "huge.py", "reason": "too_large"} in answer["omitted"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a repository to someone else")
+def test_a_repository_of_someone_else_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git refused a repository that belongs to another user, and the context had no history."""
+    root = sample_repository(tmp_path / "r")
+    head = git(root, "rev-parse", "HEAD").strip()
+    for path in (root, *root.rglob("*")):
+        os.chown(path, 12345, 12345, follow_symlinks=False)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    refused = subprocess.run(["git", "-C", str(root), "status"], capture_output=True, check=False)
+    assert b"dubious ownership" in refused.stderr
+    context = document(root, "account")["context"]
+    assert context["git_context"]["head"] == head
+    assert "problems" not in context["git_context"]
