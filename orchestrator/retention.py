@@ -35,7 +35,7 @@ def old_agent_directories(agents_dir: Path, older_than: float) -> list[Path]:
 
 
 def _last_change(directory: Path) -> float:
-    return max(path.stat().st_mtime for path in (directory, *directory.glob("*.log")))
+    return max(path.stat().st_mtime for path in (directory, *directory.glob("*.log*")))
 
 
 class Sweeper:

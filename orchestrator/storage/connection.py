@@ -25,10 +25,13 @@ FATAL_IO = frozenset(
     }
 )
 
+#: A write past a size limit, and an index of the write-ahead log that cannot grow: no room, no damage.
+FULL_IO = frozenset({apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE})
+
 #: What the sidecar itself puts into its storage directory.
 _OWN_NAMES = frozenset(
-    {"agents", "context", "events", "keys", "logs", "results", "runs", "sidecar.json", "sidecar.lock", "sidecar.pid",
-     "orchestrator.db", "orchestrator.db-shm", "orchestrator.db-wal"}
+    {"agents", "context", "events", "keys", "logs", "reserve", "results", "runs", "sidecar.json", "sidecar.lock",
+     "sidecar.pid", "orchestrator.db", "orchestrator.db-shm", "orchestrator.db-wal"}
 )  # fmt: skip
 
 
@@ -135,7 +138,7 @@ def write_error(error: apsw.Error) -> SidecarError:
             slug="storage_busy",
             retry_after_s=1.0,
         )
-    if isinstance(error, apsw.FullError) or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_WRITE:
+    if isinstance(error, apsw.FullError) or getattr(error, "extendedresult", 0) in FULL_IO:
         return StorageWriteFailed(
             "the disk is full or a file size limit is reached; nothing was stored, free some space and try again",
             slug="storage_full",

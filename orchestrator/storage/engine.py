@@ -12,7 +12,7 @@ import apsw
 import structlog
 
 from orchestrator.clock import Clock
-from orchestrator.errors import StorageReadFailed
+from orchestrator.errors import StorageReadFailed, StorageWriteFailed
 from orchestrator.storage.connection import (
     keep_out_of_git,
     make_private_directory,
@@ -21,6 +21,7 @@ from orchestrator.storage.connection import (
     read_error,
 )
 from orchestrator.storage.migrations import migrate
+from orchestrator.storage.reserve import Reserve
 from orchestrator.storage.writer import Batch, Writer
 
 T = TypeVar("T")
@@ -39,7 +40,13 @@ class Engine:
         self.directory = directory
         self.clock = clock
         self.path = directory / "orchestrator.db"
-        self.writer = Writer(self.path, busy_timeout_s=busy_timeout_s, wal_limit_bytes=wal_limit_bytes)
+        self._reserve = Reserve(directory / "reserve")
+        self.writer = Writer(
+            self.path,
+            busy_timeout_s=busy_timeout_s,
+            wal_limit_bytes=wal_limit_bytes,
+            on_recovered=self._reserve.keep,
+        )
         self.damaged: dict[str, str] = {}
         self._reader: apsw.Connection | None = None
         self._scanner: apsw.Connection | None = None
@@ -50,10 +57,21 @@ class Engine:
         make_private_directory(self.directory)
         keep_out_of_git(self.directory)
         make_private_file(self.path)
-        self.writer.start(lambda connection: void(migrate(connection)))
+        self._start_writer()
+        self._reserve.keep()
         self._reader = open_reader(self.path)
         self._scanner = open_reader(self.path)
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="storage-scan")
+
+    def _start_writer(self) -> None:
+        """Open the file for writing; on a full disk with the room that was kept back for this."""
+        try:
+            self.writer.start(lambda connection: void(migrate(connection)))
+        except StorageWriteFailed as refused:
+            if refused.slug != "storage_full" or not self._reserve.release():
+                raise
+            log.warning("storage_reserve_used", reason=refused.message)
+            self.writer.start(lambda connection: void(migrate(connection)))
 
     async def close(self) -> None:
         """Readers first, so that the writer is the last and can fold the log into the file; idempotent."""

@@ -52,10 +52,19 @@ class Writer:
 
     An operation must depend on nothing but the connection: when a group fails, each of its operations is
     run again in a transaction of its own, so that one that cannot succeed does not take others with it.
+    ``on_recovered`` is called in the thread after the first commit that follows a failed one.
     """
 
-    def __init__(self, path: Path, *, busy_timeout_s: float = 5.0, wal_limit_bytes: int = 1 << 30) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        busy_timeout_s: float = 5.0,
+        wal_limit_bytes: int = 1 << 30,
+        on_recovered: Callable[[], None] = lambda: None,
+    ) -> None:
         self._path = path
+        self._on_recovered = on_recovered
         self._wal = path.with_name(path.name + "-wal")
         self._busy_timeout_s = busy_timeout_s
         self._wal_limit_bytes = wal_limit_bytes
@@ -171,7 +180,9 @@ class Writer:
             return [self._commit_one(connection, job) for job in jobs]
         self.commits += 1
         self.operations += len(jobs)
-        self.last_error = None
+        if self.last_error is not None:
+            self.last_error = None
+            self._on_recovered()
         return outcomes
 
     def _commit_one(self, connection: apsw.Connection, job: Job) -> Any:

@@ -205,6 +205,8 @@ def check_start_on_full_disk(server: Server, disk: Path, issue: str) -> None:
     lost = spawn(server.api(), issue, "sleep 300")["agent_id"]
     filler = fill(disk)
     server.kill9()
+    assert_no_survivors(str(disk), timeout_s=10)  # they write their last words for a moment
+    (disk / "orchestrator.db-shm").unlink()  # made anew at each start, which takes room
     fill(disk, "more")  # what the killed one gave back
     server.restart()
     api = server.api()
@@ -217,6 +219,7 @@ def check_start_on_full_disk(server: Server, disk: Path, issue: str) -> None:
     assert (record["status"], record["outcome"], record["survivors"]["count"]) == ("failed", "lost", 0)
     assert [data["attempt"] for data in ends(server, lost)] == [1]
     until(lambda: server.cli("status", environment={"ORCHESTRATOR_URL": ""}).returncode == 0, what="commands find it")
+    until(lambda: (disk / "reserve").stat().st_size == 1 << 20, what="the next such start has its room")
     assert ended(api, spawn(api, issue, say_result())["agent_id"])["status"] == "completed"
 
 
