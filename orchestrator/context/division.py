@@ -82,8 +82,9 @@ class Division:
                 yield from zip(portion, self._decode_read(payload), strict=True)
 
     def views(self, files: Sequence[FileFacts]) -> Iterator[tuple[FileFacts, View]]:
-        """Views that the assistants opened; what they could not show, and all of it when there are few, is missing."""
-        if len(files) < _LEAST_VIEWS or not self._team():
+        """Views of files, opened together with the assistants of ``digests``; what cannot be shown, and all of it when
+        there are few or no assistants, is missing: starting them for this alone gains nothing on a busy machine."""
+        if len(files) < _LEAST_VIEWS or not self._colleagues:
             return
         portions = [files[at : at + _VIEWS_A_PORTION] for at in range(0, len(files), _VIEWS_A_PORTION)]
         with reading(self._root) as reader:

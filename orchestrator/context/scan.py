@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,9 @@ _NEVER = frozenset(
     }
 )
 _SUBMODULE_DEPTH = 4
+_RULES_BYTES = 1 << 20
+#: Ignore rules with the directory that they are of (``""`` or ``sub/dir/``), the weakest first.
+Rules = list[tuple[str, pathspec.GitIgnoreSpec]]
 
 
 class Tracked(msgspec.Struct, frozen=True):
@@ -115,9 +119,10 @@ def _submodule(root: str, path: str, parent: Repository, depth: int) -> list[str
 
 
 def walk(root: str, *, is_ignoring: bool = True) -> list[str]:
-    """All files below ``root`` that no ``.gitignore`` excludes (nested ones count); links are not followed."""
+    """All files below ``root`` that no ``.gitignore`` excludes (nested ones count, the person's own and the
+    repository's ``info/exclude`` too); links are not followed."""
     found: list[str] = []
-    pending: list[tuple[str, list[tuple[str, pathspec.GitIgnoreSpec]]]] = [("", [])]
+    pending: list[tuple[str, Rules]] = [("", _common_rules(root) if is_ignoring else [])]
     while pending and len(found) <= MOST_FILES:
         prefix, rules = pending.pop()
         try:
@@ -140,19 +145,34 @@ def walk(root: str, *, is_ignoring: bool = True) -> list[str]:
     return found
 
 
-def _more_rules(
-    root: str, prefix: str, entries: list[os.DirEntry[str]], rules: list[tuple[str, pathspec.GitIgnoreSpec]]
-) -> list[tuple[str, pathspec.GitIgnoreSpec]]:
-    if not any(entry.name == ".gitignore" and entry.is_file(follow_symlinks=False) for entry in entries):
-        return rules
+def _common_rules(root: str) -> Rules:
+    """What git ignores beside the tree's own files (gitignore(5)): the person's default file, then the repository's."""
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    rules: Rules = []
+    for path in (Path(home, "git", "ignore"), Path(root, ".git", "info", "exclude")):
+        rules = _with_rules(rules, "", path)
+    return rules
+
+
+def _with_rules(rules: Rules, prefix: str, path: Path) -> Rules:
+    """``rules`` and those of the file at ``path``, if it is one and not absurdly large."""
     try:
-        text = Path(root, prefix, ".gitignore").read_text(encoding="utf-8", errors="replace")
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _RULES_BYTES:
+            return rules
+        text = path.read_text(encoding="utf-8", errors="replace")
         return [*rules, (prefix, pathspec.GitIgnoreSpec.from_lines(text.splitlines()))]
     except (OSError, ValueError):
         return rules
 
 
-def _is_ignored(path: str, rules: list[tuple[str, pathspec.GitIgnoreSpec]]) -> bool:
+def _more_rules(root: str, prefix: str, entries: list[os.DirEntry[str]], rules: Rules) -> Rules:
+    if not any(entry.name == ".gitignore" and entry.is_file(follow_symlinks=False) for entry in entries):
+        return rules
+    return _with_rules(rules, prefix, Path(root, prefix, ".gitignore"))
+
+
+def _is_ignored(path: str, rules: Rules) -> bool:
     """Whether the innermost rule that speaks of ``path`` ignores it, as in gitignore(5)."""
     for prefix, spec in reversed(rules):
         verdict = spec.check_file(path[len(prefix) :]).include

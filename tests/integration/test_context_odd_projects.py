@@ -136,6 +136,12 @@ def _many_rules(root: Path) -> None:
     )
 
 
+def _huge_rules(root: Path) -> None:
+    write_files(root, {"a.py": "account = 1\n"})
+    with open(root / ".gitignore", "wb") as file:
+        file.truncate(1 << 40)
+
+
 def _repository(root: Path) -> Path:
     git(root, "init", "-q")
     return root
@@ -143,7 +149,7 @@ def _repository(root: Path) -> Path:
 
 PROJECTS = [
     _empty, _unborn, _one_huge_file, _a_sparse_file, _long_lines, _odd_names, _odd_contents, _deep, _links_and_pipes,
-    _broken_repository, _git_file_of_rubbish, _conflict, _many_rules,
+    _broken_repository, _git_file_of_rubbish, _conflict, _many_rules, _huge_rules,
 ]  # fmt: skip
 
 

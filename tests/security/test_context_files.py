@@ -292,3 +292,18 @@ def test_a_repository_of_someone_else_is_read(tmp_path: Path, monkeypatch: pytes
     context = document(root, "account")["context"]
     assert context["git_context"]["head"] == head
     assert "problems" not in context["git_context"]
+
+
+def test_without_git_its_other_ignore_rules_hold_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where git was missing, what a person or a repository ignores for itself came into the context."""
+    root = sample_repository(tmp_path / "r")
+    (root / ".git/info").mkdir(exist_ok=True)
+    (root / ".git/info/exclude").write_text("private/\n!kept.tmp\n")
+    write_files(tmp_path / "config", {"git/ignore": "*.tmp\n"})
+    write_files(root, {"private/own.py": "x = 1\n", "scratch.tmp": "x\n", "kept.tmp": "x\n"})
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    with_git = set(document(root)["context"]["project_structure"]["files"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    without = set(document(root)["context"]["project_structure"]["files"])
+    assert without == with_git
+    assert {"kept.tmp"} == without & {"private/own.py", "scratch.tmp", "kept.tmp"}
