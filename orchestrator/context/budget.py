@@ -21,12 +21,13 @@ Candidate = tuple[View, list[float]] | str
 
 
 class Chosen(msgspec.Struct, frozen=True):
-    """A file that goes in: ``ranges`` None means whole. ``size`` counts its shown bytes."""
+    """A file that goes in: ``ranges`` None means whole. ``size`` counts its shown bytes; ``tier`` is ``priority``'s."""
 
     ranked: Ranked
     view: View
     ranges: Ranges | None
     size: int
+    tier: int = 0
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -65,23 +66,26 @@ def select(
     budget: int,
     open_file: Callable[[Ranked], View | str],
     packing: Packing = PACKING,
+    tiers: Sequence[int] = (),
 ) -> Selection:
     """Fill ``budget`` bytes with the most promising blocks and files, files in the order of ``ranked``.
 
     ``candidates``: by path the files whose blocks compete; ``open_file`` gives a further file's view, or the
-    reason why it cannot be shown.
+    reason why it cannot be shown. ``tiers``: by place in ``ranked`` the file's tier (none: all alike); a lower one
+    is filled before a higher one gets what is left.
     """
+    tiers = tiers or [0] * len(ranked)
     competing = {n: candidates[item.facts.path] for n, item in enumerate(ranked) if item.facts.path in candidates}
     views = {n: entry for n, entry in competing.items() if not isinstance(entry, str)}
     refused = {n: entry for n, entry in competing.items() if isinstance(entry, str)}
-    blocks, left = _pick(ranked, views, budget, packing)
+    blocks, left = _pick(ranked, views, budget, packing, tiers)
     chosen: dict[int, Chosen] = {}
     for number, (view, _) in views.items():
         picked = blocks.get(number)
         if picked is None and view.lines.count:
             continue
         chosen[number], left = _joined(ranked[number], view, picked or [], left)
-    for number in range(len(ranked)):
+    for number in sorted(range(len(ranked)), key=lambda number: (tiers[number], number)):
         if left < _CRUMB:
             break
         if number not in competing:
@@ -91,18 +95,22 @@ def select(
     ]
     is_cut = any(pick.ranges is not None for pick in chosen.values())
     return Selection(
-        [chosen[number] for number in sorted(chosen)],
+        [msgspec.structs.replace(chosen[number], tier=tiers[number]) for number in sorted(chosen)],
         omitted,
         is_cut or any(reason == "budget" for _, reason in omitted),
     )
 
 
 def _pick(
-    ranked: Sequence[Ranked], views: Mapping[int, tuple[View, list[float]]], budget: int, packing: Packing
+    ranked: Sequence[Ranked],
+    views: Mapping[int, tuple[View, list[float]]],
+    budget: int,
+    packing: Packing,
+    tiers: Sequence[int],
 ) -> tuple[dict[int, list[int]], int]:
-    """Blocks by file as worth per byte has it, and the bytes left."""
+    """Blocks by file as tier and worth per byte have it, and the bytes left."""
     best = max((ranked[number].score for number in views), default=0.0) or 1.0
-    candidates: list[tuple[float, int, int]] = []
+    candidates: list[tuple[int, float, int, int]] = []
     for number, (view, scores) in views.items():
         chance = max(ranked[number].score / best, 1e-6) ** packing.sharpness
         most = max(scores, default=0.0) or 1.0
@@ -113,11 +121,11 @@ def _pick(
         total = sum(worth) or 1.0
         for index, (value, block) in enumerate(zip(worth, view.blocks, strict=True)):
             density = chance * value / total / max(block.size, packing.least_bytes)
-            candidates.append((-density, number, index))
+            candidates.append((tiers[number], -density, number, index))
     candidates.sort()
     picked: dict[int, list[int]] = {}
     left = budget
-    for _, number, index in candidates:
+    for _, _, number, index in candidates:
         size = views[number][0].blocks[index].size
         if size <= left:
             left -= size

@@ -23,6 +23,7 @@ class Ground:
         shares: by document what the role's wishes add, by name.
         recency: by document how recently it changed (0 to 1).
         activity: by document how often it changed.
+        once: the documents that a single commit brought and none changed since.
         names: by lower-case file name, with and without its extension, ``(document, worth)``.
         places: by plain name of a directory or of a file without its extension the documents there.
     """
@@ -34,6 +35,7 @@ class Ground:
         self.shares: dict[int, dict[str, float]] = {}
         self.recency: dict[int, float] = {}
         self.activity: dict[int, float] = {}
+        self.once: set[int] = set()
         self.names: dict[str, list[tuple[int, float]]] = {}
         self.places: dict[str, set[int]] = {}
         self.newest = chronicle.newest
@@ -64,6 +66,8 @@ class Ground:
         if facts.path in chronicle.by_file:
             self.recency[document] = chronicle.recency(facts.path)
             self.activity[document] = chronicle.activity(facts.path)
+            if len(chronicle.by_file[facts.path]) == 1:
+                self.once.add(document)
         for name, worth in _names(facts.path):
             self.names.setdefault(name, []).append((document, worth))
         for place in _places(facts.path):
@@ -75,6 +79,7 @@ class Ground:
             del self.by_path[facts.path]
         for known in (self.factors, self.shares, self.recency, self.activity):
             known.pop(document, None)
+        self.once.discard(document)
         for name, worth in _names(facts.path):
             if (document, worth) in self.names.get(name, ()):
                 self.names[name].remove((document, worth))

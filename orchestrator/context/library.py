@@ -18,6 +18,7 @@ from orchestrator.context.ground import GroundCache
 from orchestrator.context.metadata import Metadata
 from orchestrator.context.models import JSON, BuildAnswer, BuildOrder, Role, SearchHit
 from orchestrator.context.persist import write
+from orchestrator.context.priority import changed_since, tier
 from orchestrator.context.project import Limits, ProjectState
 from orchestrator.context.query import Query, parse
 from orchestrator.context.rank import MOST_RANKED, Evidence, Ranked, Weights, rank, with_passages
@@ -113,7 +114,14 @@ class Library:
                 scores[place] = score_blocks(view, terms)
                 candidates[item.facts.path] = (view, scores[place])
             ranked = with_passages(ranked, scores, focus, self.weights.passages)
-            selection = select(ranked, candidates, order.max_bytes, lambda item: self._open(state, reader, item))
+            changed = changed_since(state.history, (change.path for change in state.changes), order.now)
+            selection = select(
+                ranked,
+                candidates,
+                order.max_bytes,
+                lambda item: self._open(state, reader, item),
+                tiers=[tier(item, changed, has_task=not query.is_empty) for item in ranked],
+            )
         excluded = focus.excluded
         withheld = [entry for entry in state.withheld() if excluded is None or not excluded.match(entry[0])]
         return msgspec.structs.replace(

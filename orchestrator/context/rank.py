@@ -142,7 +142,12 @@ def rank(
             files[document],
             -negative,
             {
-                **{name: weight * values[document] for name, weight, values in active if values.get(document)},
+                **{
+                    # what a single commit brought has a history, yet nobody would say that it changes often
+                    "history" if name == "activity" and document in ground.once else name: weight * values[document]
+                    for name, weight, values in active
+                    if values.get(document)
+                },
                 **ground.shares.get(document, {}),
             },
         )

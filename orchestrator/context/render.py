@@ -11,6 +11,7 @@ from orchestrator.clock import rfc3339
 from orchestrator.context.budget import Chosen, Selection
 from orchestrator.context.history import describe
 from orchestrator.context.models import JSON, BuildOrder
+from orchestrator.context.priority import ASKED, NEEDED, REST, TIERS
 from orchestrator.context.project import ProjectState
 from orchestrator.context.reading import shown
 from orchestrator.context.secrets import is_secret_file, redact
@@ -18,8 +19,9 @@ from orchestrator.context.secrets import is_secret_file, redact
 #: The whole answer is at most this large (contract section 3.1).
 ANSWER_BYTES = 10 << 20
 STRATEGY = (
-    "functions, classes and sections of the best files by worth per byte (what was required, matches the task or "
-    "was changed counts most), nearly complete files whole; then further files in order while they fit whole"
+    "functions, classes and sections of the best files by worth per byte, nearly complete files whole; then further "
+    "files while they fit whole; in this order: what was asked for, what the task needs, files changed within a day, "
+    "sources and tests, configuration, documents, other files"
 )
 _COMMITS_SHOWN = 30
 _OMITTED_SHOWN = 500
@@ -44,32 +46,68 @@ def render(order: BuildOrder, state: ProjectState, selection: Selection, metadat
         "file_count": len(files),
         "omitted": [{"path": shown(path), "reason": reason} for path, reason in selection.omitted[:_OMITTED_SHOWN]],
     }
-    body = _bounded(document)
+    body = _bounded(document, [(chosen.tier, chosen.size) for chosen in selection.chosen])
     etag = '"' + hashlib.sha256(body).hexdigest()[:32] + '"'
     tail = f',"timestamp":"{rfc3339(order.now)}","cache_hit":false}}'
     return body[:-1] + tail.encode(), etag
 
 
-def _bounded(document: JSON) -> bytes:
-    """Encode within the limit; structure lists are cut first, then history, then what was left out."""
-    body = msgspec.json.encode(document)
+def _bounded(document: JSON, sizes: list[tuple[int, int]]) -> bytes:
+    """Encode within the limit, giving up what counts least first; ``sizes`` are the files' tiers and bytes.
+
+    The project's lists go first, then history, then files from the last tier on, with the uncommitted changes after
+    those changed within a day, then earlier outputs from their end, and what the task needs at the very last.
+    """
     context = document["context"]
     structure, git = context["project_structure"], context["git_context"]
-    cuts: list[tuple[dict[str, Any], str]] = [
-        (structure, "files"),
-        (structure, "directories"),
-        (document, "omitted"),
-        (git, "uncommitted_changes"),
-        (git, "recent_commits"),
-        (context, "previous_agent_outputs"),
-        (context, "relevant_files"),
+    steps: list[tuple[str, JSON, str] | int] = [
+        ("project_structure.files", structure, "files"),
+        ("project_structure.directories", structure, "directories"),
+        ("git_context.recent_commits", git, "recent_commits"),
+        *range(REST, NEEDED, -1),
+        ("git_context.uncommitted_changes", git, "uncommitted_changes"),
+        ("previous_agent_outputs", context, "previous_agent_outputs"),
+        NEEDED,
+        ASKED,
     ]
-    for holder, key in cuts:
-        while len(body) > ANSWER_BYTES - 1024 and holder[key]:
-            holder[key] = holder[key][: len(holder[key]) // 2]
+    cut: list[str] = []
+    strategy = document["truncation_strategy"]
+    body = msgspec.json.encode(document)
+    for step in steps:
+        while len(body) > ANSWER_BYTES - 1024:
+            name = TIERS[step] if isinstance(step, int) else step[0]
+            excess = len(body) - ANSWER_BYTES + 1024
+            if not (_drop(document, sizes, step, excess) if isinstance(step, int) else _halve(step[1], step[2])):
+                break
+            cut += [name] * (name not in cut)
             document["truncated"] = True
+            kept = f"{strategy}; " * (strategy != "none")
+            document["truncation_strategy"] = f"{kept}cut to {ANSWER_BYTES >> 20} MiB: {', '.join(cut)}"
             body = msgspec.json.encode(document)
     return body
+
+
+def _halve(holder: JSON, key: str) -> bool:
+    """Give up the latter half of a list; whether there was anything."""
+    had = bool(holder[key])
+    holder[key] = holder[key][: len(holder[key]) // 2]
+    return had
+
+
+def _drop(document: JSON, sizes: list[tuple[int, int]], tier: int, excess: int) -> bool:
+    """Give up files of ``tier``, the worst first, until ``excess`` bytes are gone; whether there was any."""
+    files, omitted = document["context"]["relevant_files"], document["omitted"]
+    places = [place for place, (own, _) in enumerate(sizes) if own == tier]
+    for place in reversed(places):
+        entry = files.pop(place)
+        document["total_size_bytes"] -= sizes.pop(place)[1]
+        document["file_count"] -= 1
+        if len(omitted) < _OMITTED_SHOWN:
+            omitted.append({"path": entry["path"], "reason": "budget"})
+        excess -= len(msgspec.json.encode(entry))
+        if excess <= 0:
+            break
+    return bool(places)
 
 
 def _file(chosen: Chosen) -> JSON:

@@ -55,7 +55,7 @@ class Focus(msgspec.Struct, frozen=True, kw_only=True):
             factor *= _OTHER_LANGUAGE
         shares: dict[str, float] = {}
         if self.wished is not None and self.wished.match(facts.path):
-            shares["required"] = _DEMAND
+            shares["required"] = DEMAND
             factor = max(factor, 1.0)
         elif self.included is not None and self.included.match(facts.path):
             shares["included"] = _WISH
@@ -78,13 +78,13 @@ class Focus(msgspec.Struct, frozen=True, kw_only=True):
 _OTHER_LANGUAGE = 0.5
 #: What a profile's wish adds to a score: it orders files when the task says nothing, and little otherwise.
 _WISH = 0.06
-#: What a request's own requirement adds: more than all signals together, so that it comes first.
-_DEMAND = 3.0
+#: What a request's own requirement adds: more than most signals together, so that it comes first.
+DEMAND = 3.0
 #: Least weight of a kind that the profile requires.
 _REQUIRED_KIND = 0.5
 _LARGE_BYTES = 50_000
 _ENTRY = re.compile(
-    r"(^|/)(__main__\.py|main\.[a-z]+|app\.(py|js|ts|tsx|rb)|cli\.(py|js|ts)|index\.(js|ts|tsx)|server\.(py|js|ts)|manage\.py|"
+    r"(^|/)(__main__\.py|main\.(?!tf|hcl|ya?ml|json|toml|css|scss|html?|md)[a-z]+|app\.(py|js|ts|tsx|rb)|cli\.(py|js|ts)|index\.(js|ts|tsx)|server\.(py|js|ts)|manage\.py|"
     r"wsgi\.py|asgi\.py|lib\.rs|mod\.rs|Program\.cs|Main\.java|Application\.(java|kt)|cmd/[^/]+/[^/]+\.go|__init__\.py)$"
 )
 

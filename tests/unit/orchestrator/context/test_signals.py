@@ -11,7 +11,9 @@ from orchestrator.context.library import Library
 from orchestrator.context.models import BuildOrder, Role
 from orchestrator.context.project import Limits
 from orchestrator.context.query import parse
+from orchestrator.context.roles import is_entry_point
 from orchestrator.context.words import Splitter
+from tests.support.repo import git, write_files
 
 
 def _first(root: Path, task: str) -> tuple[str, dict[str, float]]:
@@ -109,3 +111,38 @@ def test_what_every_block_says_tells_none_apart() -> None:
     view = open_view((part.format(1) + part.format(2) + rare + part.format(3)).encode(), "python")
     scores = score_blocks(view, [(b"session", 1.0), (b"expiri", 0.0), (b"expiry", 1.0)])
     assert view.blocks[scores.index(max(scores))].name == "rare"
+
+
+def test_one_commit_is_no_habit(tmp_path: Path) -> None:
+    """Every file of a repository with one commit was said to change often."""
+    git(tmp_path, "init", "-q")
+    write_files(tmp_path, {"main.py": "def run():\n    pass\n", "other.py": "x = 1\n"})
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "begin")
+    library = Library(Limits(), 1 << 28)
+    order = BuildOrder(
+        project_id="p", root=str(tmp_path), issue_id="i", role=Role(agent_type="anyone"), task="run", max_bytes=9000
+    )
+    assert all("often" not in entry["reason"] for entry in library.explain(order)["files"])
+    write_files(tmp_path, {"main.py": "def run():\n    return 1\n"})
+    git(tmp_path, "commit", "-qam", "again")
+    signals = {entry["path"]: entry["signals"] for entry in library.explain(order)["files"]}
+    assert "activity" in signals["main.py"]
+    assert "activity" not in signals["other.py"]
+
+
+@pytest.mark.parametrize(
+    ("path", "starts"),
+    [
+        ("main.py", True),
+        ("src/main.rs", True),
+        ("web/main.tsx", True),
+        ("main.tf", False),
+        ("infra/main.tfvars", False),
+        ("main.css", False),
+        ("docs/main.md", False),
+    ],
+)
+def test_where_a_program_starts(path: str, starts: bool) -> None:
+    """Terraform's ``main.tf`` was shown to architects as the program's entry."""
+    assert is_entry_point(path) is starts
