@@ -32,6 +32,9 @@ ISSUE, ROLE = "bench", "python-specialist"
 RESULT = {"status": "success", "files_modified": ["a.py"], "decisions": ["keep it small"], "metrics": {"tests": 12}}
 #: Long polls that wait for an event that never comes: one for each role.
 WAITS = 119
+#: Agents that write as fast as they can, and what starting them may take of their time.
+FLOODING = 8
+FLOOD_START_S = 2.0
 EVENT = {"topic": "testing", "data": {"n": "{n}", "text": "x" * 200}}
 
 
@@ -171,6 +174,45 @@ def compare_with_waits(sides: Sides, path: str, options: argparse.Namespace) -> 
     return row
 
 
+def flood(sides: Sides, seconds: float) -> list[str]:
+    """Start FLOODING agents that write as fast as they can for so long; their ids, once each has written."""
+    command = ["timeout", str(seconds), "cat", "/dev/zero"]
+    body = {"agent_type": ROLE, "issue_id": ISSUE, "task": "flood", "command": command, "runtime": "text"}
+    ids = [json.loads(sides.ask("POST", "/api/agents/spawn", body))["agent_id"] for _ in range(FLOODING)]
+    for agent_id in ids:
+        while not sides.ask("GET", f"/api/agents/{agent_id}/output?limit=1"):
+            time.sleep(0.01)
+    return ids
+
+
+def compare_under_flood(sides: Sides, path: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The p99 of an endpoint and of the bare handler with the same answer, in turns, each while agents flood."""
+    (sides.files / "flood").write_bytes(sides.ask("GET", path))
+    requests = {
+        "bare": (sides.bare_port, sides.request(sides.bare_port, "GET", "/flood", None)),
+        "sidecar": (sides.sidecar_port, sides.request(sides.sidecar_port, "GET", path, None)),
+    }
+    rounds: dict[str, list[dict[str, float]]] = {"bare": [], "sidecar": []}
+    for _ in range(options.rounds):
+        for name, (port, raw) in requests.items():
+            ids = flood(sides, options.seconds + FLOOD_START_S)
+            rounds[name].append(sides.load(port, raw, options.connections, options.seconds))
+            for agent_id in ids:
+                while json.loads(sides.ask("GET", f"/api/agents/{agent_id}"))["status"] in ("starting", "running"):
+                    time.sleep(0.05)
+    pairs = zip(rounds["sidecar"], rounds["bare"], strict=True)
+    row = {
+        "row": f"p99 while {FLOODING} agents flood",
+        "bare": median(rounds["bare"]),
+        "sidecar": median(rounds["sidecar"]),
+        "ratio": statistics.median(sidecar["p99_ms"] / bare["p99_ms"] for sidecar, bare in pairs),
+        "bar": 1.3,
+    }
+    p99 = f"bare {row['bare']['p99_ms']:.1f} ms  sidecar {row['sidecar']['p99_ms']:.1f} ms"
+    print(f"{FLOODING} agents flooding  p99 ratio {row['ratio']:.2f}  {p99}")
+    return row
+
+
 def median(rounds: list[dict[str, float]]) -> dict[str, float]:
     """Each figure's median."""
     return {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
@@ -222,6 +264,8 @@ def main() -> None:
             ]
             if options.only in ("", "waits"):
                 rows.append(compare_with_waits(sides, f"/api/context/{ISSUE}/{ROLE}?max_bytes=20000", options))
+            if options.only in ("", "flood"):
+                rows.append(compare_under_flood(sides, f"/api/context/{ISSUE}/{ROLE}?max_bytes=20000", options))
         finally:
             sides.close()
     target = ROOT / "perf/results/http.json"

@@ -13,6 +13,7 @@ import asyncio
 import json
 import logging
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -29,7 +30,12 @@ from bench_pool import Driver, executor, machine, with_pool
 LINE = "hello"
 #: A rival that has not read all lines after so many seconds is given up.
 LIMIT_S = 30.0
-PACKAGES = {"supervisord": ("supervisor", "setuptools<81"), "circus": ("circus",), "celery": ("celery",)}
+PACKAGES = {
+    "supervisord": ("supervisor", "setuptools<81"),
+    "circus": ("circus",),
+    "celery": ("celery",),
+    "dramatiq": ("dramatiq[redis]",),
+}
 
 SUPERVISORD = """
 [unix_http_server]
@@ -66,6 +72,21 @@ respawn=false
 warmup_delay=0
 """
 
+#: ``circusctl start`` with a pattern starts only watchers that start by themselves (arbiter.py of 0.19).
+CIRCUS_CLIENT = """
+import pathlib, time
+from circus.client import CircusClient
+client = CircusClient(endpoint="ipc://{place}/endpoint")
+begun = time.perf_counter()
+for number in range({count}):
+    while client.send_message("start", name=f"w{{number}}", match="simple", waiting=False)["status"] != "ok":
+        time.sleep(0.001)  # it does one thing at a time, and says so
+missing = [pathlib.Path("{place}", f"{{number}}.out") for number in range({count})]
+while missing := [path for path in missing if not path.exists() or not path.stat().st_size]:
+    time.sleep(0.005)
+print(time.perf_counter() - begun)
+"""
+
 CELERY = """
 import subprocess
 from celery import Celery
@@ -82,6 +103,29 @@ one.one.delay().get(timeout=60)
 begun = time.perf_counter()
 handles = [one.one.delay() for _ in range({count})]
 assert all(handle.get(timeout=60, interval=0.01).strip() for handle in handles)
+print(time.perf_counter() - begun)
+"""
+
+
+DRAMATIQ = """
+import subprocess, dramatiq
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.results import Results
+from dramatiq.results.backends import RedisBackend
+url = "unix://{place}/redis.sock"
+broker = RedisBroker(url=url, middleware=[Results(backend=RedisBackend(url=url))])
+dramatiq.set_broker(broker)
+@dramatiq.actor(store_results=True)
+def one():
+    return subprocess.run(["/bin/echo", "{line}"], capture_output=True, start_new_session=True).stdout.decode()
+"""
+
+DRAMATIQ_CLIENT = """
+import time, one
+one.one.send().get_result(block=True, timeout=60000)
+begun = time.perf_counter()
+messages = [one.one.send() for _ in range({count})]
+assert all(message.get_result(block=True, timeout=60000).strip() for message in messages)
 print(time.perf_counter() - begun)
 """
 
@@ -136,7 +180,7 @@ def supervisord(bin_dir: Path, place: Path, count: int) -> float:
 
 
 def circus(bin_dir: Path, place: Path, count: int) -> float:
-    """``circusctl start`` of so many watchers."""
+    """A start of each of so many watchers, asked for over one connection."""
     config = place / "c.ini"
     watchers = [CIRCUS_WATCHER.format(place=place, line=LINE, number=number) for number in range(count)]
     config.write_text(CIRCUS.format(place=place) + "".join(watchers), encoding="utf-8")
@@ -146,7 +190,9 @@ def circus(bin_dir: Path, place: Path, count: int) -> float:
         return subprocess.run([*control, "status"], capture_output=True, check=False).returncode == 0
 
     with service([str(bin_dir / "circusd"), str(config)], place, answers):
-        return timed_start([*control, "start", "w*"], place, count)
+        elapsed = timed_by_client(bin_dir, CIRCUS_CLIENT.format(place=place, count=count), place)
+        read_lines(place, count)
+        return elapsed
 
 
 def celery(bin_dir: Path, place: Path, count: int) -> float:
@@ -160,14 +206,36 @@ def celery(bin_dir: Path, place: Path, count: int) -> float:
         return " ready." in (place / "service.log").read_text(errors="replace")
 
     with service(command, place, answers):
-        client = [str(bin_dir / "python"), "-c", CELERY_CLIENT.format(count=count)]
-        done = subprocess.run(client, cwd=place, capture_output=True, text=True, timeout=LIMIT_S * 2, check=False)
-        if done.returncode != 0:
-            raise TimeoutError(done.stderr[-300:])
-        return float(done.stdout)
+        return timed_by_client(bin_dir, CELERY_CLIENT.format(count=count), place)
 
 
-RIVALS = {"supervisord": supervisord, "circus": circus, "celery": celery}
+def dramatiq(bin_dir: Path, place: Path, count: int) -> float:
+    """A worker with two processes that call subprocess; Redis, on a socket of its own, holds queue and results."""
+    (place / "one.py").write_text(DRAMATIQ.format(place=place, line=LINE), encoding="utf-8")
+    if (server := shutil.which("redis-server")) is None:
+        raise FileNotFoundError("no redis-server")
+    broker = [server, "--port", "0", "--unixsocket", str(place / "redis.sock"), "--save", "", "--dir", str(place)]
+    (place / "broker").mkdir()
+    with service(broker, place / "broker", (place / "redis.sock").exists):
+        command = [str(bin_dir / "dramatiq"), "one", "--processes", "2", "--threads", "1", "--path", str(place)]
+
+        def answers() -> bool:
+            return (place / "service.log").read_text(errors="replace").count("is ready for action") >= 2
+
+        with service(command, place, answers):
+            return timed_by_client(bin_dir, DRAMATIQ_CLIENT.format(count=count), place)
+
+
+def timed_by_client(bin_dir: Path, program: str, place: Path) -> float:
+    """Seconds that a program of a rival's own prints. Raises TimeoutError when it fails."""
+    client = [str(bin_dir / "python"), "-c", program]
+    done = subprocess.run(client, cwd=place, capture_output=True, text=True, timeout=LIMIT_S * 2, check=False)
+    if done.returncode != 0:
+        raise TimeoutError(done.stderr[-300:])
+    return float(done.stdout)
+
+
+RIVALS = {"supervisord": supervisord, "circus": circus, "celery": celery, "dramatiq": dramatiq}
 
 
 def install(name: str, place: Path) -> Path | str:
