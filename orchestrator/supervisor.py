@@ -282,7 +282,6 @@ class Supervisor:
             results=self.storage,
             pool=self.pool,
             registry=self.registry,
-            lives=self._lives,
             agents=self.agents,
             profiles=self.profiles,
             projects=self.projects,

@@ -146,6 +146,11 @@ class AgentLives:
         """Publish one of the supervisor's own events, however long storage refuses."""
         await until_stored(lambda: self._publish(record.project_id, draft))
 
+    async def tell_end(self, record: AgentRecord) -> None:
+        """Publish the end of an ended agent, once, and note that; however long storage refuses."""
+        await self.announce(end_event(record), record)
+        await until_stored(lambda: self._registry.mark_end_published(record))
+
     async def live_through(self, live: LiveAgent) -> None:
         """Follow a started agent to its final status, restarts included.
 

@@ -7,8 +7,6 @@ import structlog
 from agentpool.base import Leftover, Pool, Settled
 from agentpool.messages import AgentExited, Survivors, Usage
 from agentpool.states import AgentState, is_final
-from orchestrator.agents.ends import end_event
-from orchestrator.agents.lives import AgentLives
 from orchestrator.agents.registry import AgentRegistry, LiveAgent
 from orchestrator.agents.service import AgentService
 from orchestrator.errors import SidecarError
@@ -31,7 +29,6 @@ class Recovery:
         results: ResultStore,
         pool: Pool,
         registry: AgentRegistry,
-        lives: AgentLives,
         agents: AgentService,
         profiles: Profiles,
         projects: ProjectService,
@@ -40,7 +37,6 @@ class Recovery:
         self._results = results
         self._pool = pool
         self._registry = registry
-        self._lives = lives
         self._agents = agents
         self._profiles = profiles
         self._projects = projects
@@ -50,8 +46,7 @@ class Recovery:
         unfinished = await self._store.unfinished_agents()
         for record in unfinished:
             if is_final(AgentState(record.status)):
-                await self._lives.announce(end_event(record), record)
-                await self._registry.mark_end_published(record)
+                self._agents.tell_end(record)
         running = [
             record
             for record in unfinished

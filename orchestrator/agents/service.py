@@ -105,7 +105,7 @@ class AgentService:
         live = LiveAgent(record, profile)
         self._enqueue(live)
         # Shielded: a client that goes away must leave neither a half-started agent nor one that nobody starts.
-        return await asyncio.shield(self._keep(self._accept(live), live))
+        return await asyncio.shield(self._keep(self._accept(live), live.record))
 
     async def _accept(self, live: LiveAgent) -> Spawned:
         """Make an agent durable and known, then start it; when storage refuses, nothing of it is left."""
@@ -161,7 +161,7 @@ class AgentService:
         live.token = self._launcher.mint(live)
         assert live.ticket is not None
         if live.ticket.position > 0:
-            self._keep(self._start_when_granted(live), live)
+            self._keep(self._start_when_granted(live), live.record)
             return Spawned(record=live.record, token=live.token, context_injected=False, queued=True)
         try:
             await self._begin(live)
@@ -188,7 +188,7 @@ class AgentService:
             unexpected = SpawnFailed("the agent could not be started; the sidecar's log says why")
             await self._lives.fail_start(live, unexpected)
             raise unexpected from error
-        self._keep(self._lives.live_through(live), live)
+        self._keep(self._lives.live_through(live), live.record)
 
     async def _start_when_granted(self, live: LiveAgent) -> None:
         try:
@@ -206,8 +206,8 @@ class AgentService:
         except SidecarError as failure:
             log.warning("queued_agent_failed", agent_id=live.record.agent_id, code=failure.code, slug=failure.slug)
 
-    def _keep(self, work: Coroutine[Any, Any, T], live: LiveAgent) -> asyncio.Task[T]:
-        task = asyncio.create_task(work, name=f"agent {live.record.agent_id}")
+    def _keep(self, work: Coroutine[Any, Any, T], record: AgentRecord) -> asyncio.Task[T]:
+        task = asyncio.create_task(work, name=f"agent {record.agent_id}")
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
@@ -223,12 +223,16 @@ class AgentService:
     def resume_queued(self, live: LiveAgent) -> None:
         """Take up an agent that an earlier sidecar had accepted; it waits even where the queue has become shorter."""
         self._registry.live[live.record.agent_id] = live
-        self._keep(self._start_when_granted(live), live)
+        self._keep(self._start_when_granted(live), live.record)
 
     def conclude_lost(self, live: LiveAgent, exited: AgentExited) -> None:
         """Tell the end of an agent whose sidecar died; its restart policy then decides as for any other end."""
         live.facts.put_nowait(exited)
-        self._keep(self._lives.live_through(live), live)
+        self._keep(self._lives.live_through(live), live.record)
+
+    def tell_end(self, record: AgentRecord) -> None:
+        """Publish the end of an agent whose sidecar died before it could; a full disk must not hold up the start."""
+        self._keep(self._lives.tell_end(record), record)
 
     async def get(self, project_id: str, agent_id: str) -> AgentRecord:
         """The newest record. Raises NoSuchAgent."""
@@ -271,7 +275,7 @@ class AgentService:
             return await self.get(record.project_id, record.agent_id)
         live.ask_to_stop("killed", 0.0 if force else timeout_s)
         # Shielded: the wish is noted, so it is carried out though the one who had it goes away.
-        await asyncio.shield(self._keep(self._stop_attempt(live), live))
+        await asyncio.shield(self._keep(self._stop_attempt(live), live.record))
         await live.ended.wait()
         return live.record
 

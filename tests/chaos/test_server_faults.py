@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import psutil
 import pytest
 
 from orchestrator.config import PoolSettings
+from orchestrator.storage import SqliteStorage
 from tests.support.agents import agent, ended, say_result, spawn
 from tests.support.disks import NoSmallDisk, fill, small_disk
 from tests.support.processes import assert_no_survivors
@@ -203,10 +206,13 @@ def check_start_on_full_disk(server: Server, disk: Path, issue: str) -> None:
     body = {"agent_type": "python-specialist", "issue_id": issue, "result": {"status": "success"}}
     kept = server.api().post("/api/results", body).expect(201).json["id"]
     lost = spawn(server.api(), issue, "sleep 300")["agent_id"]
-    filler = fill(disk)
+    over = ended(server.api(), spawn(server.api(), issue, say_result())["agent_id"])["agent_id"]
+    until(lambda: ends(server, over), what="its end is told")
     server.kill9()
     assert_no_survivors(str(disk), timeout_s=10)  # they write their last words for a moment
-    (disk / "orchestrator.db-shm").unlink()  # made anew at each start, which takes room
+    asyncio.run(forget_that_the_end_was_told(disk, over))
+    filler = fill(disk)
+    (disk / "orchestrator.db-shm").unlink(missing_ok=True)  # made anew at each start, which takes room
     fill(disk, "more")  # what the killed one gave back
     server.restart()
     api = server.api()
@@ -221,6 +227,16 @@ def check_start_on_full_disk(server: Server, disk: Path, issue: str) -> None:
     until(lambda: server.cli("status", environment={"ORCHESTRATOR_URL": ""}).returncode == 0, what="commands find it")
     until(lambda: (disk / "reserve").stat().st_size == 1 << 20, what="the next such start has its room")
     assert ended(api, spawn(api, issue, say_result())["agent_id"])["status"] == "completed"
+
+
+async def forget_that_the_end_was_told(storage: Path, agent_id: str) -> None:
+    """Leave an agent as a kill between the storing of its end and the telling would."""
+    database = SqliteStorage(storage)
+    await database.open()
+    record = await database.find_agent(agent_id)
+    assert record is not None
+    await database.put_agent(msgspec.structs.replace(record, is_end_published=False))
+    await database.close()
 
 
 def check_full_disk(server: Server, disk: Path, issue: str) -> None:
