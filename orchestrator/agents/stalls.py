@@ -41,6 +41,7 @@ class Stall:
     Attributes:
         position: sequence number up to which its events are written, passed over or given up.
         tries: of each failed try since it last took something, the newest event that was waiting then.
+        has_hole: whether events up to ``position`` were given up, of which the agent is still to be told.
         is_open: whether the worker would take the next line now, were it sent to all.
     """
 
@@ -48,6 +49,7 @@ class Stall:
         self.live = live
         self.position = position
         self.tries: deque[int] = deque()
+        self.has_hole = False
         self.is_open = False
         self.room = asyncio.Event()
         self._answer: asyncio.Future[FeedState] | None = None
@@ -122,8 +124,12 @@ class StallReader:
         self._pool.feed([stall.live.record.agent_id], offer.lines, is_retry=True)
         state = await stall.answer()
         stall.is_open = state.state == "taken"
-        if stall.is_open or state.sequence > offer.lines[0].sequence:
+        # A gap has the position itself as its place. It is short and may fit where no event does: no progress.
+        first_event = next((line.sequence for line in offer.lines if line.sequence > stall.position), state.sequence)
+        if stall.is_open or state.sequence > first_event:
             stall.tries.clear()
+        if stall.is_open or state.sequence > stall.position:
+            stall.has_hole = False
         if not stall.is_open:
             stall.position = max(stall.position, state.sequence - 1)
         return stall.is_open
@@ -133,7 +139,9 @@ class StallReader:
         lines: list[FeedLine] = []
         if page.gap and page.oldest_cursor is not None:
             log.warning("feed_fell_behind", agent_id=stall.live.record.agent_id, oldest=page.oldest_cursor)
-            lines.append(FeedLine(stall.position + 1, gap_line(page.oldest_cursor)))
+            lines.append(FeedLine(stall.position, gap_line(page.oldest_cursor)))
+        elif stall.has_hole:
+            lines.append(FeedLine(stall.position, gap_line(str(stall.position))))
         size = 0
         for event in page.events:
             if not self._concerns(event, stall.live):
@@ -172,6 +180,7 @@ class StallReader:
             page = await self._page(stall, stall.position)
             events = [event for event in page.events if event.seq <= last and self._concerns(event, stall.live)]
             await asyncio.gather(*(self._bury(stall.live, event, attempts) for event in events))
+            stall.has_hole = stall.has_hole or bool(events)
             stall.position = min(last, int(page.next_cursor))
 
     async def _bury(self, live: LiveAgent, event: Event, attempts: int) -> None:

@@ -76,15 +76,20 @@ async def letters_of(
             await asyncio.sleep(PAUSE_S)
 
 
+async def flood(supervisor: Supervisor) -> list[int]:
+    """Publish more than an agent takes that does not read; the events' sequence numbers."""
+    return [await publish(supervisor, n=n, blob=BLOB) for n in range(MANY)]
+
+
 async def stall(supervisor: Supervisor, deaf: str) -> list[int]:
-    """Publish more than ``deaf`` takes; the events' sequence numbers, once another agent has read them all.
+    """``flood``, and return once another agent has read it all.
 
     Both are fed by the same worker, line by line: what was refused for the first was refused by then.
     """
     other = await spawn(supervisor, LISTENER.format(go=""))
-    seqs = [await publish(supervisor, n=n, blob=BLOB) for n in range(MANY)]
+    seqs = await flood(supervisor)
     await publish(supervisor, "last")
-    assert len([line for line in await heard(supervisor, other) if line["event_type"] == "e"]) == MANY
+    assert [int(line["cursor"]) for line in await heard(supervisor, other)][:MANY] == seqs
     assert deaf in supervisor.registry.live
     return seqs
 
@@ -107,7 +112,7 @@ async def test_what_an_agent_never_reads_is_tried_again_then_a_dead_letter(tmp_p
     """Events to an agent that never reads were kept in memory without end, given up at once, or lost."""
     async with running_supervisor(tmp_path, with_events(max_deliveries=2)) as supervisor:
         agent_id = await spawn(supervisor, DEAF)
-        seqs = await stall(supervisor, agent_id)
+        seqs = await flood(supervisor)
         newest = int(await supervisor.bus.position(PROJECT))
         letters = await letters_of(supervisor, 1)
         first = letters[0].event.seq
@@ -126,7 +131,7 @@ async def test_a_redriven_letter_is_tried_again_and_fails_as_it_did(tmp_path: Pa
     """A redriven event counted as delivered although the agent still did not read, or after its end."""
     async with running_supervisor(tmp_path, with_events(max_deliveries=2)) as supervisor:
         agent_id = await spawn(supervisor, DEAF)
-        await stall(supervisor, agent_id)
+        await flood(supervisor)
         letter = (await letters_of(supervisor, 1))[0]
         await supervisor.bus.redrive(PROJECT, letter.id)
 
@@ -146,7 +151,7 @@ async def test_a_redriven_letter_reaches_an_agent_that_reads_again(tmp_path: Pat
     go = tmp_path / "go"
     async with running_supervisor(tmp_path, with_events(max_deliveries=2)) as supervisor:
         agent_id = await spawn(supervisor, LISTENER.format(go=str(go)).replace('"last"', '"very-last"'))
-        await stall(supervisor, agent_id)
+        await flood(supervisor)
         letters = await letters_of(supervisor, 1)
         go.touch()
         await supervisor.bus.redrive(PROJECT, letters[0].id)
@@ -154,8 +159,31 @@ async def test_a_redriven_letter_reaches_an_agent_that_reads_again(tmp_path: Pat
             while await supervisor.storage.count_deliveries(PROJECT):
                 await asyncio.sleep(PAUSE_S)
         await publish(supervisor, "very-last")
-        cursors = [int(line["cursor"]) for line in await heard(supervisor, agent_id)]
+        cursors = [int(line.get("cursor", 0)) for line in await heard(supervisor, agent_id)]
         assert cursors.count(letters[0].event.seq) == 1
+
+
+async def test_an_agent_is_told_where_events_were_given_up(tmp_path: Path) -> None:
+    """An agent that read on after its events had become dead letters did not know that any were missing."""
+    go = tmp_path / "go"
+    async with running_supervisor(tmp_path, with_events(max_deliveries=2)) as supervisor:
+        agent_id = await spawn(supervisor, LISTENER.format(go=str(go)).replace('"last"', '"very-last"'))
+        seqs = await flood(supervisor)
+        await letters_of(supervisor, 1, lambda letter: letter.event.seq == seqs[-1])
+        go.touch()
+        newest = await publish(supervisor, "very-last")
+        lines = await heard(supervisor, agent_id)
+        reached, holes = 0, set()
+        for line in lines:
+            if line["type"] == "gap":
+                holes |= set(range(reached + 1, int(line["oldest_cursor"]) + 1))
+            reached = int(line["oldest_cursor" if line["type"] == "gap" else "cursor"])
+        letters = [letter.event.seq for letter in await supervisor.bus.dead_letters(PROJECT, limit=1000)]
+        # What it did not get is told in its place, whether or not one telling was enough.
+        assert letters
+        assert set(letters) <= holes
+        assert set(seqs) - set(letters) <= {int(line["cursor"]) for line in lines if line["type"] == "event"}
+        assert int(lines[-1]["cursor"]) == newest
 
 
 async def test_a_late_reader_is_told_what_it_missed(tmp_path: Path) -> None:
