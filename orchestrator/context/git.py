@@ -60,6 +60,11 @@ class Answer(msgspec.Struct, frozen=True):
     is_cut: bool
 
 
+def personal_ignore() -> Path:
+    """The file of what a person ignores in every repository, where git looks for it by default (gitignore(5))."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "git", "ignore")
+
+
 class Repository:
     """The repository that holds a project's directory, found without running anything.
 

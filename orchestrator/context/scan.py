@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pathspec
 
-from orchestrator.context.git import GitFailed, Repository
+from orchestrator.context.git import GitFailed, Repository, personal_ignore
 from orchestrator.context.globs import compile_globs
 from orchestrator.context.history import WorkTree, tracked_files, work_tree
 
@@ -147,9 +147,8 @@ def walk(root: str, *, is_ignoring: bool = True) -> list[str]:
 
 def _common_rules(root: str) -> Rules:
     """What git ignores beside the tree's own files (gitignore(5)): the person's default file, then the repository's."""
-    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     rules: Rules = []
-    for path in (Path(home, "git", "ignore"), Path(root, ".git", "info", "exclude")):
+    for path in (personal_ignore(), Path(root, ".git", "info", "exclude")):
         rules = _with_rules(rules, "", path)
     return rules
 

@@ -25,7 +25,7 @@ ENVIRONMENT_READERS = {
     "agentpool/testing.py": "PATH alone, for the scripted agent",
     "agentpool/zygote.py": "it replaces the environment by the one that its agent was given",
     "agentpool/zygotes.py": "PATH alone, for the interpreter that it starts",
-    "orchestrator/context/git.py": "git is given only a fixed list of variables",
+    "orchestrator/context/git.py": "git is given only a fixed list of variables; where it looks for its own files",
 }
 
 
