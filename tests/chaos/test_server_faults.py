@@ -33,9 +33,15 @@ def ends(server: Server, agent_id: str) -> list[Any]:
     return [event["data"] for event in events if event["data"]["agent_id"] == agent_id]
 
 
-def workers(server: Server) -> list[psutil.Process]:
-    """The pool's workers: those children of the supervisor that have agents below them."""
-    return [child for child in psutil.Process(server.pid).children() if child.children()]
+def keeper_of(server: Server, pid: int) -> psutil.Process | None:
+    """The pool worker below which a process runs; None when either is gone."""
+    for child in psutil.Process(server.pid).children():
+        try:
+            if pid in [below.pid for below in child.children(recursive=True)]:
+                return child
+        except psutil.NoSuchProcess:
+            continue  # one that is being replaced just now
+    return None
 
 
 def test_fault_7_a_crash_loop_ends_in_quarantine(server: Server, issue: str) -> None:
@@ -61,10 +67,10 @@ def test_fault_16_attempts_are_counted_over_the_deaths_of_workers(server: Server
         if record["status"] in ("failed", "killed", "completed"):
             return record
         if record["status"] == "running" and record["attempt"] not in killed:
-            for worker in workers(server):
-                if record["process_id"] in [child.pid for child in worker.children(recursive=True)]:
-                    killed.add(record["attempt"])
-                    worker.kill()
+            worker = keeper_of(server, record["process_id"])
+            if worker is not None:
+                killed.add(record["attempt"])
+                worker.kill()
         return None
 
     record = until(over, timeout_s=90, what="the sidecar gives up")
