@@ -64,7 +64,10 @@ def enable_controllers(base: str) -> tuple[str, ...]:
 
 
 def settle_abandoned(parent: str | None) -> int:
-    """Kill and remove the directories of supervisors that are gone; how many directories there were."""
+    """Kill and remove the directories of supervisors that are gone; how many directories there were.
+
+    Those of another user are left alone: this one may neither kill in them nor remove them.
+    """
     settled = 0
     if parent is None:
         return settled
@@ -79,18 +82,19 @@ def settle_abandoned(parent: str | None) -> int:
         owner = read_entry(int(pid))
         if owner is not None and owner.start_ticks == int(ticks):
             continue
-        settled += 1
         path = os.path.join(parent, name)
-        kill_below(path)
+        if not kill_below(path):
+            continue
+        settled += 1
         deadline = time.monotonic() + 3.0
         while not remove(path) and time.monotonic() < deadline:
             time.sleep(0.01)
     return settled
 
 
-def kill_below(path: str) -> None:
-    """SIGKILL every process in a directory and below it."""
-    _write(os.path.join(path, "cgroup.kill"), "1")
+def kill_below(path: str) -> bool:
+    """SIGKILL every process in a directory and below it; False when the directory is gone or may not be written."""
+    return _write(os.path.join(path, "cgroup.kill"), "1")
 
 
 def remove(path: str) -> bool:
