@@ -150,7 +150,8 @@ class Builder:
             try:
                 result = work(changed)
             except Exception:
-                watched.changed = None  # what was taken has not been looked at
+                with self._lock:
+                    watched.changed = None  # what was taken has not been looked at
                 raise
             watched.refreshed = epoch
             return epoch, result

@@ -48,7 +48,7 @@ class ProjectState:
 
     Attributes:
         files: by path what is known of each file.
-        generation: grows whenever anything that an answer shows has changed.
+        generation: grows whenever anything that an answer shows has changed; 0 before the first look.
         layout: grows whenever a file came or went.
         problems: what is missing and why, in words.
     """
@@ -69,8 +69,11 @@ class ProjectState:
         self.changes: tuple[Change, ...] = ()
         self.remote: tuple[str, str] | None = None
         self.problems: tuple[str, ...] = ()
+        # Counting begins with the clock: nothing that was made of an earlier state of this project, which was given up
+        # or ended with its process, is taken for something made of this one.
+        self._begin = time.monotonic_ns()
         self.generation = 0
-        self.layout = 0
+        self.layout = self._begin
         #: the lists of the answers' structure part and the layout that they show; the renderer's
         self.structure: tuple[int, dict[str, Any]] | None = None
         self._withheld: tuple[int, list[tuple[str, str]]] | None = None
@@ -125,7 +128,7 @@ class ProjectState:
         if self.index.waiting <= _ABSORBED_AT_ONCE:
             self.index.absorb(_ABSORBED_AT_ONCE)
         if has_changed or self.generation == 0:
-            self.generation += 1
+            self.generation = max(self.generation, self._begin) + 1
         return has_changed
 
     def _list(self) -> Listing:

@@ -18,6 +18,7 @@ from orchestrator.errors import BadRequest, ContextFailed
 from orchestrator.models import KnowledgeItem, Project, Result, ResultPage, ResultQuery
 from orchestrator.profiles.model import Profile
 from tests.support.repo import sample_repository, write_files
+from tests.support.waiting import until_async
 
 
 class FixedProfiles:
@@ -198,6 +199,18 @@ async def test_the_builder_is_started_again_after_it_was_killed(tmp_path: Path) 
         assert again.body
         assert bench.engine.builder_id not in (None, killed)
         assert (await bench.ask()).etag == first.etag
+
+
+async def test_a_change_while_no_builder_lives_is_shown(tmp_path: Path) -> None:
+    """The new builder counted like the killed one, so that an answer of before the change was taken for current."""
+    async with Bench(tmp_path) as bench:
+        await bench.ask()
+        killed = bench.engine.builder_id
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        await until_async(lambda: not bench.engine.stats().is_builder_alive, what="the builder's end was noticed")
+        write_files(bench.root, {"ledger/money.py": "# a changed word: quokka\n"})
+        assert b"quokka" in (await bench.ask()).body
 
 
 async def test_the_builder_ends_with_the_engine(tmp_path: Path) -> None:

@@ -164,3 +164,15 @@ def test_a_configuration_that_is_too_large_to_read_is_not_trusted(root: Path) ->
     assert "configuration" in answer["context"]["git_context"]["problems"][0]
     assert "ledger/money.py" in answer["context"]["project_structure"]["files"]
     assert not (root.parent / "sprung").exists()
+
+
+def test_a_state_that_was_given_up_is_not_taken_for_its_successor(root: Path) -> None:
+    """A project that gave way to others for want of memory was answered as it had been before."""
+    library = new_library()
+    asked = order(root, "account money")
+    before = library.build(asked)
+    library.forget(asked.root)
+    write_files(root, {"requirements.txt": "left-pad==1.2.3\n"})
+    after = library.build(asked, known_generation=before.generation)
+    assert after.body == new_library().build(asked).body
+    assert b"left-pad" in after.body
