@@ -11,7 +11,7 @@ import structlog
 
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.config import EventSettings
-from orchestrator.errors import BusUnavailable, NotPermitted, SidecarError
+from orchestrator.errors import BadEvent, BusUnavailable, NotPermitted, SidecarError
 from orchestrator.events.dead_letters import DeadLetters
 from orchestrator.events.drafts import check_draft
 from orchestrator.events.durable import ConsumerLag, DurableReaders
@@ -113,7 +113,8 @@ class EventBus:
         Args:
             role: the publishing agent's type, for the project's topic rules; None may use every topic.
 
-        Raises BadEvent, BadRequest, NotPermitted, BusUnavailable, StorageWriteFailed.
+        Raises BadEvent (also for the ``event_id`` of another's event that ``role`` may not read), BadRequest,
+        NotPermitted, BusUnavailable, StorageWriteFailed.
         """
         self._check_open()
         draft, size = check_draft(draft, max_data_bytes=self.settings.max_data_bytes)
@@ -134,6 +135,9 @@ class EventBus:
             self._in_flight -= 1
         event = appended.event
         if appended.is_duplicate:
+            if event.publisher != draft.publisher and not self.may_read(project_id, event.topic, role):
+                # Where and when the other was published is none of this role's business.
+                raise BadEvent("event_id is taken; choose another", details={"field": "event_id"})
             return Published(event=event, is_duplicate=True, subscribers=())
         names = self._show(project_id, tail.add(event, size), event)
         if names is None:

@@ -417,3 +417,21 @@ async def test_topic_rules_close_topics(tmp_path: Path) -> None:
 def test_an_envelope_field_of_an_event_that_was_never_published() -> None:
     """The helper made events that the model refuses."""
     assert make_event().cursor == "1"
+
+
+async def test_a_repeated_id_tells_nothing_of_a_closed_topic(tmp_path: Path) -> None:
+    """Who repeated the ``event_id`` of an event that it may not read was told that event's topic and cursor."""
+    rules = _Rules(parse_topic_rules({"security": {"read": ["chief-architect"]}}, "test"))
+    async with running(tmp_path, rules=rules) as sidecar:
+        secret = draft("leak-found", topic="security", event_id="one")
+        first = await sidecar.bus.publish(PROJECT, secret, role="security-auditor")
+        guess = draft(topic="testing", event_id="one", publisher="ag_2")
+        with pytest.raises(BadEvent) as refused:
+            await sidecar.bus.publish(PROJECT, guess, role="go-specialist")
+        assert "security" not in refused.value.message
+        assert "leak-found" not in refused.value.message
+        assert refused.value.details == {"field": "event_id"}
+        # The publisher's own retry, and those who may read the topic, get the first answer.
+        for again, role in ((secret, "security-auditor"), (guess, "chief-architect"), (guess, None)):
+            known = await sidecar.bus.publish(PROJECT, again, role=role)
+            assert (known.event.cursor, known.is_duplicate) == (first.event.cursor, True)
