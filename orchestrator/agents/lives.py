@@ -179,6 +179,8 @@ class AgentLives:
     async def _live_through(self, live: LiveAgent) -> None:
         while True:
             exited = await self._follow(live)
+            # Here and not where the exit is first seen: that may be before the start's own ``attach``.
+            self._feeds.detach(live)
             await self._conclude(live, exited)
             if live.record.status != AgentState.QUEUED:
                 return
@@ -268,6 +270,7 @@ class AgentLives:
     async def _finish(self, live: LiveAgent, status: AgentState, **facts: object) -> None:
         agent_id = live.record.agent_id
         self._minter.end(agent_id)
+        self._feeds.detach(live)
         told = msgspec.structs.replace(live.record, status=status.value, **facts)
         # Both go into the log together; the status shows only when both are durable.
         await asyncio.gather(

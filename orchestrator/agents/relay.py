@@ -44,7 +44,8 @@ class Relay:
             if isinstance(fact, FeedState):
                 self._feeds.note(live, fact)
             elif isinstance(fact, InputState):
-                if not self._feeds.note_input(fact):
+                # Only of messages: a redriven event's line is written after the redrive has had its answer.
+                if not self._feeds.note_input(fact) and fact.message_id in live.inputs:
                     receipt = InputReceipt(message_id=fact.message_id, state=fact.state, reason=fact.reason)
                     live.remember_input(receipt)
             elif isinstance(fact, AgentOutput):
@@ -53,8 +54,6 @@ class Relay:
                 if fact.attempt != live.record.attempt:
                     log.warning("stale_fact", agent_id=fact.agent_id, attempt=fact.attempt)
                     continue
-                if isinstance(fact, AgentExited):
-                    self._feeds.detach(live)
                 await live.facts.put(fact)
 
     def _grew(self, live: LiveAgent, fact: AgentOutput) -> None:

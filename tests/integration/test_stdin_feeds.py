@@ -147,10 +147,11 @@ async def test_a_redriven_letter_is_tried_again_and_fails_as_it_did(tmp_path: Pa
 
 
 async def test_a_redriven_letter_reaches_an_agent_that_reads_again(tmp_path: Path) -> None:
-    """What was given up could not be had any more by the agent that it was for."""
+    """What was given up could not be had any more by the agent that it was for, or showed among its messages."""
     go = tmp_path / "go"
     async with running_supervisor(tmp_path, with_events(max_deliveries=2)) as supervisor:
         agent_id = await spawn(supervisor, LISTENER.format(go=str(go)).replace('"last"', '"very-last"'))
+        live = supervisor.registry.live[agent_id]
         await flood(supervisor)
         letters = await letters_of(supervisor, 1)
         go.touch()
@@ -161,6 +162,7 @@ async def test_a_redriven_letter_reaches_an_agent_that_reads_again(tmp_path: Pat
         await publish(supervisor, "very-last")
         cursors = [int(line.get("cursor", 0)) for line in await heard(supervisor, agent_id)]
         assert cursors.count(letters[0].event.seq) == 1
+        assert live.inputs == {}
 
 
 async def test_an_agent_is_told_where_events_were_given_up(tmp_path: Path) -> None:
@@ -224,6 +226,24 @@ async def test_a_burst_beyond_what_is_kept_is_told(tmp_path: Path) -> None:
                 assert seen in (0, int(line["cursor"]) - 1)
                 seen = int(line["cursor"])
         assert seen == newest
+
+
+async def test_an_agent_that_ended_at_once_is_fed_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent whose end was seen before it was attached to the events counted as their subscriber for ever."""
+    async with running_supervisor(tmp_path) as supervisor:
+        position = supervisor.bus.position
+
+        async def late_position(project_id: str) -> str:
+            async with asyncio.timeout(PATIENCE_S):
+                while any(live.facts.empty() for live in supervisor.registry.live.values()):
+                    await asyncio.sleep(PAUSE_S)
+            return await position(project_id)
+
+        monkeypatch.setattr(supervisor.bus, "position", late_position)
+        agent_id = await spawn(supervisor, "")
+        await ended(supervisor, agent_id)
+        draft = EventDraft(event_type="e", publisher="x", topic=TOPIC, data={})
+        assert agent_id not in (await supervisor.bus.publish(PROJECT, draft)).subscribers
 
 
 @pytest.mark.parametrize("size", [(1 << 20) - 100])
