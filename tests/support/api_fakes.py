@@ -6,7 +6,7 @@ import asyncio
 import functools
 import tempfile
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -83,11 +83,15 @@ class FakeLetters(defaultdict[str, list[DeadLetter]]):
                 return letter
         raise NotFound(f"no dead letter {letter_id!r}")
 
-    async def redrive_matching(self, project_id: str, filter_text: str | None) -> list[DeadLetter]:
-        return list(self[project_id])
+    async def redrive_matching(
+        self, project_id: str, filter_text: str | None, *, may_see: Callable[[DeadLetter], bool]
+    ) -> list[DeadLetter]:
+        return [letter for letter in self[project_id] if may_see(letter)]
 
-    async def purge_matching(self, project_id: str, filter_text: str | None) -> int:
-        return len(self[project_id])
+    async def purge_matching(
+        self, project_id: str, filter_text: str | None, *, may_see: Callable[[DeadLetter], bool]
+    ) -> int:
+        return len([letter for letter in self[project_id] if may_see(letter)])
 
 
 class FakeStream:
@@ -110,6 +114,13 @@ class FakeStream:
         self._waiting.set()
         await asyncio.Event().wait()
         raise StopAsyncIteration
+
+    def ahead(self) -> Event | None:
+        item = self._items[0] if self._items else None
+        if isinstance(item, Event):
+            self._items.pop(0)
+            return item
+        return None
 
     async def aclose(self) -> None:
         self.is_closed = True
