@@ -45,10 +45,13 @@ class BuilderOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 class Watched(msgspec.Struct):
     """A project's watch. ``epoch`` counts its changes, ``refreshed`` is the epoch of the last look at the files,
-    ``changed`` what changed since then (None: anything may have)."""
+    ``changed`` what changed since then (None: anything may have).
+
+    Counting begins with the clock, so that every epoch is later than those of an earlier watch or builder.
+    """
 
     watch: Watch
-    epoch: int = 1
+    epoch: int = msgspec.field(default_factory=time.monotonic_ns)
     refreshed: int = 0
     changed: frozenset[str] | None = None
     asked_at: float = 0.0
@@ -168,16 +171,18 @@ class Builder:
         with self._lock:
             watched = self._watched.get(root)
             if watched is None or not (watched.watch.is_alive or watched.watch.is_starting):
-                epoch = watched.epoch + 1 if watched is not None else 1
-                watched = Watched(Watch(root, lambda changed: self._changed(root, changed)), epoch)
+                watched = Watched(Watch(root, lambda changed: self._changed(root, changed)))
                 self._watched[root] = watched
                 if self._options.is_watching:
                     watched.watch.start()
             watched.asked_at = time.monotonic()
             idle = [r for r, w in self._watched.items() if time.monotonic() - w.asked_at > _IDLE_S]
-            for other in idle:
-                self._watched.pop(other).watch.stop()
-            return watched
+            given_up = {other: self._watched.pop(other) for other in idle}
+        for other, lost in given_up.items():
+            lost.watch.stop()
+            # nobody sees its changes from now on, so what was built of it is to be compared again
+            self._send(Stale(root=other, epoch=lost.epoch + 1))
+        return watched
 
     def _changed(self, root: str, changed: frozenset[str] | None) -> None:
         with self._lock:

@@ -221,6 +221,7 @@ class ContextEngine:
         self._builds += 1
         known = self._projects.setdefault(project.path, Flight())
         known.is_watched = told.is_watched
+        known.epoch = max(known.epoch, told.epoch)
         known.verified_at = self._clock.monotonic()
         if told.is_same and old is not None:
             old.epoch = told.epoch
