@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -113,8 +114,11 @@ class DeadLetters:
         self, project_id: str, filter_text: str | None, *, may_see: MaySee = _everything
     ) -> list[Delivery]:
         """Redrive those whose event matches (None: all) and ``may_see`` allows. Raises BadFilter."""
-        letters = await self._matching(project_id, filter_text, may_see)
-        return [await self.redrive(project_id, letter.id) for letter in letters]
+        redriven = []
+        for letter in await self._matching(project_id, filter_text, may_see):
+            with suppress(NotFound):  # it was redriven, purged or dropped meanwhile
+                redriven.append(await self.redrive(project_id, letter.id))
+        return redriven
 
     async def purge(self, project_id: str, letter_id: str) -> None:
         """Throw one away. Raises NotFound."""
@@ -128,10 +132,12 @@ class DeadLetters:
 
     async def purge_matching(self, project_id: str, filter_text: str | None, *, may_see: MaySee = _everything) -> int:
         """Throw away those whose event matches (None: all) and ``may_see`` allows; how many. Raises BadFilter."""
-        letters = await self._matching(project_id, filter_text, may_see)
-        for letter in letters:
-            await self.purge(project_id, letter.id)
-        return len(letters)
+        count = 0
+        for letter in await self._matching(project_id, filter_text, may_see):
+            with suppress(NotFound):
+                await self.purge(project_id, letter.id)
+                count += 1
+        return count
 
     async def _matching(self, project_id: str, filter_text: str | None, may_see: MaySee) -> list[DeadLetter]:
         predicate = compile_filter(filter_text)

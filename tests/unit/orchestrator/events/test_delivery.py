@@ -183,6 +183,24 @@ async def test_dead_letters_are_bounded_and_purged_by_filter(tmp_path: Path) -> 
         assert (letters.count, await sidecar.storage.count_deliveries()) == (0, 2)
 
 
+@pytest.mark.parametrize("is_redrive", [True, False])
+async def test_two_who_redrive_or_purge_all_at_once_share_them(tmp_path: Path, is_redrive: bool) -> None:
+    """One letter that the other had taken ended the whole request with "not found", half done."""
+    async with running(tmp_path / "s") as sidecar:
+        letters = sidecar.bus.letters
+
+        async def work() -> int:
+            if is_redrive:
+                return len(await letters.redrive_matching(PROJECT, None))
+            return await letters.purge_matching(PROJECT, None)
+
+        for n in range(5):
+            event = await sidecar.publish(data={"n": n})
+            await letters.add(PROJECT, event, target="agent:ag_1", reason="dead", attempts=1, last_error="gone")
+        assert sum(await asyncio.gather(work(), work())) == 5
+        assert letters.count == await sidecar.storage.count_dead_letters() == 0
+
+
 def test_backoff_doubles_with_jitter_and_is_bounded() -> None:
     """Retries of many deliveries came all at once, or hours apart."""
     assert [backoff_s(n, 1.0) for n in (1, 2, 3, 4)] == [1.0, 2.0, 4.0, 8.0]
