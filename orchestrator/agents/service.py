@@ -332,7 +332,7 @@ class AgentService:
                 project_id, msgspec.structs.replace(draft, attempt=attempt), result_id=result_id
             )
         attempt = live.record.attempt
-        if draft.attempt not in (None, attempt):
+        if draft.attempt not in (None, live.record.open_attempt):
             # Its token was good when the request came; the attempt has been overtaken since.
             raise InvalidToken("the token's attempt has ended; the agent was started again since")
         stored = await self._results.store(

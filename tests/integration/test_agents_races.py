@@ -236,6 +236,24 @@ async def test_a_result_of_an_overtaken_attempt_is_refused(tmp_path: Path) -> No
         assert record.result_id == stored.result.id
 
 
+async def test_a_queued_agents_token_speaks_for_its_first_attempt(tmp_path: Path) -> None:
+    """A result that came with the token of an agent in the queue was refused as one of an overtaken attempt."""
+    async with running_supervisor(tmp_path) as supervisor:
+        supervisor.pool.pause()
+        record = (await supervisor.agents.spawn(request("/bin/true"))).record
+        assert (record.status, record.open_attempt) == ("queued", 1)
+        draft = ResultDraft(
+            agent_id=record.agent_id,
+            agent_type=record.agent_type,
+            issue_id=record.issue_id,
+            result={"status": "success"},
+            attempt=record.open_attempt,
+        )
+        stored = await supervisor.agents.store_result(PROJECT, draft)
+        assert (await supervisor.results.get(PROJECT, stored.result.id)).result["status"] == "success"
+        await supervisor.agents.terminate(record, force=True)
+
+
 async def test_a_restart_that_fails_keeps_what_was_said(tmp_path: Path) -> None:
     """A command that vanished before its restart took the output of the earlier attempt with it."""
     script = tmp_path / "agent.sh"
