@@ -66,7 +66,9 @@ class Warden:
         try:
             done, _ = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:
-            return False
+            done = self.pid
+        if done:
+            self.pid = 0  # should no other be started, the number may come to mean another child of ours
         return not done
 
     def _close(self) -> None:

@@ -90,6 +90,23 @@ def test_a_missing_shell_leaves_nothing(directory: str, monkeypatch: pytest.Monk
     assert len(os.listdir("/dev/fd")) == before
 
 
+def test_a_warden_that_cannot_be_replaced_is_not_looked_for_again(
+    directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prevents the end of a worker that got the number of a dead warden from being taken by the warden's next look."""
+    watching = Warden(directory)
+    os.kill(watching.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, watching.pid, os.WEXITED | os.WNOWAIT)
+    with monkeypatch.context() as patched:
+        patched.setattr(warden, "SHELL", "/no/such/shell")
+        with pytest.raises(OSError, match="/no/such/shell"):
+            watching.ensure()
+        assert watching.pid == 0
+    assert not watching.ensure()
+    assert watching.ensure()
+    watching.stop()
+
+
 def _status(pid: int, name: str) -> str:
     text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     return next(line.split()[1] for line in text.splitlines() if line.startswith(name))
