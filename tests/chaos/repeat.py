@@ -1,6 +1,6 @@
 """Repeats the chaos tests in random order and keeps the outcome: what ``tox -e chaos`` runs.
 
-python -m tests.chaos.repeat                     20 rounds of all faults, then the long pass, then the storm
+python -m tests.chaos.repeat                     20 rounds of all faults, then the storm, then the long pass
 python -m tests.chaos.repeat --rounds 3 --seed 7 --output /tmp/chaos.json
 
 Each round runs every test of a fault with a seed of its own, in an order of its own. The long pass causes each fault
