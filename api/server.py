@@ -74,7 +74,10 @@ def version() -> str:
 
 def _certificate_of(server: ServerSettings) -> str | None:
     """What clients of this machine pin, PEM; None without TLS."""
-    return own_certificate(Path(server.certificate).read_text(encoding="ascii")) if server.certificate else None
+    if server.certificate is None:
+        return None
+    # Around the certificates there may be comments in any encoding (RFC 7468, 5.2).
+    return own_certificate(Path(server.certificate).read_text(encoding="ascii", errors="replace"))
 
 
 def _print_ready(url: str) -> None:

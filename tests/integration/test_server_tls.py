@@ -50,7 +50,8 @@ def write_pair(directory: Path, *names: str) -> tuple[Path, Path]:
         .sign(key, hashes.SHA256())
     )
     paths = directory / "certificate.pem", directory / "key.pem"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    # As openssl writes it out of a key store: not all of the file is ASCII.
+    paths[0].write_bytes("friendlyName: Büro\n".encode() + certificate.public_bytes(serialization.Encoding.PEM))
     paths[1].write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
@@ -93,8 +94,8 @@ def test_command_line_and_agents_reach_it_without_further_settings(tls_server: t
 def test_only_its_own_certificate_is_accepted(tls_server: tuple[Server, Path], tmp_path: Path) -> None:
     """A pinned certificate that let any other one through, or a client that took an unknown one, would be no TLS."""
     server, certificate = tls_server
-    pinned = certificate.read_text("ascii")
-    other = write_pair(tmp_path / "other", "127.0.0.1")[0].read_text("ascii")
+    pinned = certificate.read_text("utf-8")
+    other = write_pair(tmp_path / "other", "127.0.0.1")[0].read_text("utf-8")
     with Client(server.url, certificate=pinned) as client:
         assert client.health()["status"] == "healthy"
     assert asyncio.run(_health(server.url, pinned)) == "healthy"
@@ -124,5 +125,5 @@ def test_what_is_told_of_the_running_sidecar_names_its_certificate(tls_server: t
     """Only the certificate may be told: the key stays where it is."""
     server, certificate = tls_server
     document = json.loads((server.storage / "sidecar.json").read_text())
-    assert document["certificate"].strip() == certificate.read_text("ascii").strip()
+    assert certificate.read_text("utf-8").strip().endswith("\n" + document["certificate"].strip())
     assert "PRIVATE" not in document["certificate"]
