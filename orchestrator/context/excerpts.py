@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -57,20 +58,23 @@ def view_of(lines: Lines, divided: Sequence[Block]) -> View:
 
 
 class ViewCache:
-    """Views by checksum, the least recently used dropped beyond ``capacity`` bytes."""
+    """Views by checksum, the least recently used dropped beyond ``capacity`` bytes. Thread-safe, as all projects share
+    it."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
+        self._lock = threading.Lock()
         self._views: OrderedDict[tuple[str, str], View] = OrderedDict()
         self.size_bytes = 0
 
     def get(self, checksum: str, language: str, load: Callable[[], View]) -> View:
         """The view of the file with this checksum; ``load`` opens it when it is not known."""
         key = (checksum, language)
-        view = self._views.get(key)
-        if view is not None:
-            self._views.move_to_end(key)
-            return view
+        with self._lock:
+            view = self._views.get(key)
+            if view is not None:
+                self._views.move_to_end(key)
+                return view
         view = load()
         self.put(checksum, language, view)
         return view
@@ -79,11 +83,14 @@ class ViewCache:
         return (facts.checksum, facts.language) in self._views
 
     def put(self, checksum: str, language: str, view: View) -> None:
-        """Keep a view that is not known yet."""
-        self._views[checksum, language] = view
-        self.size_bytes += view.cost
-        while self.size_bytes > self._capacity and len(self._views) > 1:
-            self.size_bytes -= self._views.popitem(last=False)[1].cost
+        """Keep a view; it takes the place of the same file's, which may have been opened twice at a time."""
+        key = (checksum, language)
+        with self._lock:
+            known = self._views.pop(key, None)
+            self._views[key] = view
+            self.size_bytes += view.cost - (known.cost if known is not None else 0)
+            while self.size_bytes > self._capacity and len(self._views) > 1:
+                self.size_bytes -= self._views.popitem(last=False)[1].cost
 
 
 def term_weights(index: Index, query: Query, limit: int = 40) -> list[tuple[bytes, float]]:

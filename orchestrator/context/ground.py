@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 
@@ -106,22 +107,28 @@ def _places(path: str) -> set[str]:
 
 
 class GroundCache:
-    """Grounds by project and role; the least recently used go beyond ``capacity`` files in all."""
+    """Grounds by project and role; the least recently used go beyond ``capacity`` files in all.
+
+    Thread-safe for projects that are worked on at the same time, each by one thread.
+    """
 
     def __init__(self, capacity: int = 100_000) -> None:
         self._capacity = capacity
+        self._lock = threading.Lock()
         self._grounds: OrderedDict[tuple[str, bytes], tuple[int, Ground]] = OrderedDict()
 
     def get(self, state: ProjectState, role: bytes, focus: Focus) -> Ground:
         """The ground of a project as it is now for a role, brought up to date or made anew."""
         key = (state.root, role)
-        generation, ground = self._grounds.get(key, (0, None))
+        with self._lock:
+            generation, ground = self._grounds.get(key, (0, None))
         if ground is None or ground.newest != state.chronicle.newest:
             ground = Ground(state.readable(), state.chronicle, focus)
         elif generation != state.generation:
             ground.update(state.readable(), state.chronicle, focus)
-        self._grounds[key] = (state.generation, ground)
-        self._grounds.move_to_end(key)
-        while len(self._grounds) > 1 and sum(len(g.files) for _, g in self._grounds.values()) > self._capacity:
-            self._grounds.popitem(last=False)
+        with self._lock:
+            self._grounds[key] = (state.generation, ground)
+            self._grounds.move_to_end(key)
+            while len(self._grounds) > 1 and sum(len(g.files) for _, g in self._grounds.values()) > self._capacity:
+                self._grounds.popitem(last=False)
         return ground
