@@ -113,14 +113,11 @@ class Channel:
         """Whether something waits for the socket."""
         return bool(self._outgoing)
 
-    def send(self, message: Command | Fact) -> None:
-        """Queue a message, and write at once what the socket takes. Nothing is ever dropped while it is open."""
-        self.queue(message)
-        if len(self._outgoing) == 1:
-            self.flush()
-
     def queue(self, message: Command | Fact) -> None:
-        """Queue a message for the next ``flush``. Raises ProtocolViolation when it is too large."""
+        """Queue a message for the next ``flush``; nothing is ever dropped while it is open.
+
+        Raises ProtocolViolation when it is too large.
+        """
         if self.is_closed:
             return
         frame = encode_frame(self._encoder.encode(message))

@@ -37,9 +37,11 @@ def test_frames_do_not_depend_on_how_the_socket_cuts_them(payloads: list[bytes],
 def test_messages_go_both_ways(pair: tuple[Channel, Channel]) -> None:
     """Prevents a message that arrives as another."""
     supervisor, worker = pair
-    supervisor.send(Ping(sequence=1))
+    supervisor.queue(Ping(sequence=1))
+    supervisor.flush()
     assert worker.receive() == [Ping(sequence=1)]
-    worker.send(Pong(sequence=1, agents=2))
+    worker.queue(Pong(sequence=1, agents=2))
+    worker.flush()
     assert supervisor.receive() == [Pong(sequence=1, agents=2)]
     assert supervisor.receive() == []
 
@@ -48,7 +50,8 @@ def test_a_full_socket_neither_blocks_nor_drops(pair: tuple[Channel, Channel]) -
     """Prevents a worker that waits for a slow supervisor, and facts that are dropped instead."""
     supervisor, worker = pair
     for number in range(200_000):
-        worker.send(Pong(sequence=number, agents=0))
+        worker.queue(Pong(sequence=number, agents=0))
+        worker.flush()
         if worker.is_full:
             break
     assert worker.wants_write
@@ -85,7 +88,8 @@ def test_the_end_is_none(pair: tuple[Channel, Channel]) -> None:
     supervisor, worker = pair
     worker.close()
     assert supervisor.receive() is None
-    supervisor.send(Ping(sequence=1))  # must not raise: the end is seen by reading
+    supervisor.queue(Ping(sequence=1))
+    supervisor.flush()  # must not raise: the end is seen by reading
 
 
 def test_a_message_over_the_limit_is_refused() -> None:
