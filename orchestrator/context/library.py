@@ -14,7 +14,7 @@ from orchestrator.context.assistant import open_file
 from orchestrator.context.budget import Candidate, Selection, select
 from orchestrator.context.division import Division
 from orchestrator.context.excerpts import View, ViewCache, score_blocks, term_weights
-from orchestrator.context.ground import GroundCache
+from orchestrator.context.ground import Ground, GroundCache
 from orchestrator.context.metadata import Metadata
 from orchestrator.context.models import JSON, BuildAnswer, BuildOrder, Role, SearchHit
 from orchestrator.context.persist import write
@@ -127,7 +127,7 @@ class Library:
         return msgspec.structs.replace(
             selection,
             omitted=withheld + selection.omitted,
-            is_truncated=selection.is_truncated or len(state.files) > MOST_RANKED,
+            is_truncated=selection.is_truncated or len(self._ground(state, order, focus).files) > MOST_RANKED,
         )
 
     def ranked(self, state: ProjectState, query: Query, focus: Focus, order: BuildOrder) -> list[Ranked]:
@@ -136,9 +136,12 @@ class Library:
             changed=frozenset(change.path for change in state.changes),
             named=frozenset(path for output in order.outputs for path in output.get("files_affected", ())),
         )
-        ground = self._grounds.get(state, msgspec.json.encode(order.role), focus)
         state.index.prepare(query.terms)
+        ground = self._ground(state, order, focus)
         return rank(state.index, ground, state.chronicle, query, focus, evidence, self.weights)
+
+    def _ground(self, state: ProjectState, order: BuildOrder, focus: Focus) -> Ground:
+        return self._grounds.get(state, msgspec.json.encode(order.role), focus)
 
     def _open_ahead(self, division: Division, ranked: Sequence[Ranked]) -> None:
         """Let the views that are not known be opened by several processes when there are many."""

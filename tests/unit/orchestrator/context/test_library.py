@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator.context.models import Role
 from orchestrator.context.persist import path_of
+from orchestrator.context.rank import MOST_RANKED
 from tests.support.context import document, new_library, order, paths
 from tests.support.repo import MIXED_FILES, PYTHON_FILES, git, sample_repository, write_files
 from tests.support.roster import roster
@@ -208,3 +209,12 @@ def test_explain_says_why_and_what_is_missing(tmp_path: Path) -> None:
     told = new_library().explain(order(root, "account", max_bytes=400))
     assert told["files"][0]["signals"]["body"] > 0
     assert {entry["path"] for entry in told["omitted"]} | {entry["path"] for entry in told["files"]} >= {"README.md"}
+
+
+def test_what_nobody_could_be_shown_is_no_truncation(tmp_path: Path) -> None:
+    """A project of many pictures was told to be cut though every text was given whole."""
+    write_files(tmp_path, {f"pictures/{n}.png": "" for n in range(MOST_RANKED)} | {"app.py": "x = 1\n"})
+    found = document(tmp_path, "x")
+    assert (found["file_count"], found["truncated"], found["truncation_strategy"]) == (1, False, "none")
+    write_files(tmp_path, {f"notes/{n}.md": "x\n" for n in range(MOST_RANKED)})
+    assert document(tmp_path, "x", max_bytes=1 << 20)["truncated"]
