@@ -118,7 +118,7 @@ class Division:
             busy = [colleague for colleague in team if colleague.portions]
             if not busy:
                 continue
-            ready = select.select([c.connection for c in busy], [], [], 0 if left else _PATIENCE_S)[0]
+            ready = _readable([colleague.connection for colleague in busy], 0.0 if left else _PATIENCE_S)
             for colleague in busy:
                 payload = receive(colleague.connection) if colleague.connection in ready else None
                 if payload is not None:
@@ -148,6 +148,15 @@ class Division:
         colleague.portions.clear()
         colleague.connection.close()
         self._team().remove(colleague)
+
+
+def _readable(connections: Sequence[socket.socket], timeout_s: float) -> list[socket.socket]:
+    """Those with an answer or at their end; polled, since ``select`` takes no descriptor from 1024 on."""
+    poll = select.poll()
+    for connection in connections:
+        poll.register(connection, select.POLLIN)
+    found = {descriptor for descriptor, _ in poll.poll(timeout_s * 1000)}
+    return [connection for connection in connections if connection.fileno() in found]
 
 
 def _portions(tasks: Sequence[Task]) -> list[list[Task]]:

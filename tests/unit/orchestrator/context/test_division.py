@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import socket
 import threading
 from collections.abc import Callable
@@ -167,3 +169,18 @@ def test_a_small_project_starts_no_assistant(tmp_path: Path) -> None:
         assert stamp is not None
         assert len(list(division.digests(reader, [Task(f"m{n}.py", stamp) for n in range(40)]))) == 40
     assert office.close() == 0
+
+
+def test_answers_come_over_descriptors_of_any_number() -> None:
+    """With hundreds of watched projects a builder has more than the 1024 descriptors that ``select`` can tell of."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard) if hard > 0 else 4096, hard))
+    try:
+        ours, theirs = socket.socketpair()
+        high = socket.socket(fileno=fcntl.fcntl(ours.fileno(), fcntl.F_DUPFD_CLOEXEC, 1500))
+        with ours, theirs, high:
+            assert module._readable([high], 0.0) == []
+            theirs.sendall(b"x")
+            assert module._readable([high], 10.0) == [high]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
