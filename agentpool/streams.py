@@ -189,7 +189,12 @@ class OutputLog:
         room = self._file_start + self._file_bytes - self.position
         if room > 0:
             return room
-        following = self._open(self.position)
+        try:
+            following = self._open(self.position)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            return READ_BYTES  # no descriptor is free just now: rather a larger file than lost output
         os.close(self._fd)
         self._fd, self._file_start = following, self.position
         return self._file_bytes
