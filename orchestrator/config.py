@@ -217,7 +217,7 @@ def load_settings(
     origins: dict[str, str] = {}
     _merge_file(user_config_path(environ), merged, origins, refused=frozenset())
     if project_dir is not None:
-        _merge_file(project_dir / PROJECT_FILE, merged, origins, refused=USER_SECTIONS)
+        _merge_file(project_dir / PROJECT_FILE, merged, origins, refused=USER_SECTIONS, own=PROJECT_SETTINGS)
     _merge_environment(environ, merged, origins)
     for key, value in (flags or {}).items():
         if value is not None:
@@ -243,7 +243,14 @@ def storage_directory(settings: Settings, environ: Mapping[str, str] | None = No
     return default_storage(os.environ if environ is None else environ).absolute()
 
 
-def _merge_file(path: Path, merged: dict[str, Any], origins: dict[str, str], *, refused: frozenset[str]) -> None:
+def _merge_file(
+    path: Path,
+    merged: dict[str, Any],
+    origins: dict[str, str],
+    *,
+    refused: frozenset[str],
+    own: frozenset[str] = frozenset(),
+) -> None:
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -267,11 +274,26 @@ def _merge_file(path: Path, merged: dict[str, Any], origins: dict[str, str], *, 
             _put(merged, origins, section, values, str(path))
             continue
         for name, value in values.items():
-            _put(merged, origins, f"{section}.{name}", value, str(path))
+            if f"{section}.{name}" in own:
+                _check_globs(path, f"{section}.{name}", value)
+            else:
+                _put(merged, origins, f"{section}.{name}", value, str(path))
 
 
 #: Sections of a project's file that belong to other modules (topic rules, triggers, webhooks).
 PROJECT_SECTIONS = frozenset({"topics", "triggers", "webhooks", "project"})
+#: Settings that in a project's file are about this project alone, though the sidecar may serve others beside it: the
+#: context builder reads them from each project's file.
+PROJECT_SETTINGS = frozenset({"context.include", "context.exclude"})
+
+
+def _check_globs(path: Path, setting: str, value: Any) -> None:
+    try:
+        msgspec.convert(value, list[str])
+    except msgspec.ValidationError as error:
+        raise ConfigInvalid(
+            f"{path}: {setting}: {error}; write a list of globs", details={"setting": setting, "origin": str(path)}
+        ) from error
 
 
 def _merge_environment(environ: Mapping[str, str], merged: dict[str, Any], origins: dict[str, str]) -> None:

@@ -76,6 +76,9 @@ def _look(found: Digest, path: str, data: bytes) -> None:
     if kinds.is_binary(data):
         found.kind, found.is_text = "binary", False
         return
+    if kinds.is_lfs_pointer(data):
+        found.kind = "lfs"
+        return
     ends = data.count(b"\n")
     is_minified = kinds.is_minified(len(data), ends)
     if found.kind in _SETTINGS_OR_CODE and (is_minified or kinds.is_generated(data[:1000])):

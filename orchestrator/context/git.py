@@ -91,6 +91,16 @@ class Repository:
         self.prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
         self.git_dir = self.top if self.is_bare else _git_dir(self.top)
 
+    @property
+    def is_shallow(self) -> bool:
+        """Whether history was cut off when it was fetched; work trees share that with their repository."""
+        try:
+            with open(os.path.join(self.git_dir, "commondir"), encoding="utf-8", errors="surrogateescape") as file:
+                common = os.path.join(self.git_dir, file.read(4096).strip())
+        except OSError:
+            common = self.git_dir
+        return os.path.exists(os.path.join(common, "shallow"))
+
     def environment(self) -> dict[str, str]:
         """The environment of every call: where the repository is, and no way to ask, page, lock or connect."""
         kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}

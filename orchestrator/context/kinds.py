@@ -1,7 +1,7 @@
 """Kinds and languages of files, told from their paths (and, for generated ones, their first bytes).
 
 Kinds: ``code``, ``test``, ``doc``, ``config`` (settings, manifests, CI, infrastructure), ``data``, ``lock``,
-``generated``, ``vendored``, ``binary``, ``other``.
+``generated``, ``vendored``, ``binary``, ``lfs`` (the pointer to a file that Git LFS has not fetched), ``other``.
 """
 
 from __future__ import annotations
@@ -100,6 +100,12 @@ _GENERATED_MARKS = (b"@generated", b"DO NOT EDIT", b"Do not edit by hand", b"Cod
 def is_generated(head: bytes) -> bool:
     """Whether the first bytes of a file say that a program wrote it (marks of common generators)."""
     return any(mark in head for mark in _GENERATED_MARKS) and b"\n" in head
+
+
+def is_lfs_pointer(data: bytes) -> bool:
+    """Whether a file's bytes are only what stands for it until Git LFS fetches it (at most 1,024 bytes, see the
+    specification in Git LFS's docs/spec.md)."""
+    return len(data) <= 1024 and data.startswith(b"version https://git-lfs.github.com/spec/v1\n")
 
 
 def is_minified(size: int, ends: int) -> bool:

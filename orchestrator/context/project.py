@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from orchestrator.config import PROJECT_FILE
+from orchestrator.context.choice import choice_of
 from orchestrator.context.chronicle import Chronicle
 from orchestrator.context.digest import LARGEST_BYTES, Digest, Task, digest
 from orchestrator.context.division import Division
@@ -32,7 +34,7 @@ _ABSORBED_AT_ONCE = 50
 
 
 #: Files that say what belongs to the project, and how git sees it.
-_RULES = frozenset((".gitignore", ".gitattributes", ".gitmodules", ".git"))
+_RULES = frozenset((".gitignore", ".gitattributes", ".gitmodules", ".git", PROJECT_FILE))
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,7 +134,12 @@ class ProjectState:
         return has_changed
 
     def _list(self) -> Listing:
-        return list_files(self.root, self._repository, self.limits.include, self.limits.exclude, self._tracked)
+        own = choice_of(self.root)
+        include, exclude = self.limits.include + own.include, self.limits.exclude + own.exclude
+        listing = list_files(self.root, self._repository, include, exclude, self._tracked)
+        if not own.problem:
+            return listing
+        return msgspec.structs.replace(listing, problems=(*listing.problems, own.problem))
 
     def _is_passing(self, reader: Reader, path: str) -> bool:
         """Whether nothing is at ``path`` and nothing is known to have been there: a file that came and went."""
@@ -302,7 +309,8 @@ class ProjectState:
         return facts.checksum if facts is not None else ""
 
     def withheld(self) -> list[tuple[str, str]]:
-        """Text files that are never shown, with the reason: ``secret`` or ``too_large``; made once for a state."""
+        """Text files that are never shown, with the reason: ``secret``, ``too_large`` or ``lfs_pointer``; made once
+        for a state."""
         if self._withheld is None or self._withheld[0] != self.generation:
             found = []
             for path, facts in self.files.items():
@@ -311,6 +319,8 @@ class ProjectState:
                         found.append((path, "secret"))
                     elif facts.stamp.size > LARGEST_BYTES:
                         found.append((path, "too_large"))
+                    elif facts.kind == "lfs":
+                        found.append((path, "lfs_pointer"))
             self._withheld = (self.generation, sorted(found))
         return self._withheld[1]
 

@@ -12,6 +12,7 @@ import pathspec
 from orchestrator.context.git import GitFailed, Repository, personal_ignore
 from orchestrator.context.globs import compile_globs
 from orchestrator.context.history import WorkTree, tracked_files, work_tree
+from orchestrator.context.reading import shown
 
 #: More files than this are not looked at (a bound on memory, far above real projects).
 MOST_FILES = 300_000
@@ -61,7 +62,7 @@ def list_files(
     exclude: tuple[str, ...],
     known: Tracked | None = None,
 ) -> Listing:
-    """List the files of ``root``; ``include`` and ``exclude`` are globs of the settings, ``known`` what an earlier
+    """List the files of ``root``; ``include`` and ``exclude`` are globs, ``known`` what an earlier
     listing found tracked.
 
     Never raises for a broken repository: the files are then listed without git, and ``problems`` says why.
@@ -73,7 +74,8 @@ def list_files(
         try:
             tree = work_tree(repository)
             known = _tracked(repository, known)
-            paths = _with_git(root, repository, tree, known)
+            paths = _with_git(root, repository, tree, known, problems)
+            problems += _limits_of(repository)
         except GitFailed as error:
             problems.append(str(error))
     if paths is None:
@@ -99,22 +101,37 @@ def _tracked(repository: Repository, known: Tracked | None) -> Tracked:
     return known if known is not None and known.stamp == stamp else Tracked(stamp, *tracked_files(repository))
 
 
-def _with_git(root: str, repository: Repository, tree: WorkTree, tracked: Tracked, depth: int = 0) -> list[str]:
+def _limits_of(repository: Repository) -> list[str]:
+    """What a repository of this form cannot tell."""
+    if repository.is_bare:
+        return ["a bare repository has no work tree: history is shown, files are not; register a clone of it"]
+    if repository.is_shallow:
+        return ["the clone is shallow: history before its first commit is missing; `git fetch --unshallow` gets it"]
+    return []
+
+
+def _with_git(
+    root: str, repository: Repository, tree: WorkTree, tracked: Tracked, problems: list[str], depth: int = 0
+) -> list[str]:
+    """All paths, those of submodules too; what of them cannot be listed is added to ``problems``."""
     known = dict.fromkeys((*tracked.files, *tree.untracked))
     paths = [path for path in known if path]
     for submodule in tracked.submodules if depth < _SUBMODULE_DEPTH else ():
-        paths += [f"{submodule}/{path}" for path in _submodule(root, submodule, repository, depth)]
+        paths += [f"{submodule}/{path}" for path in _submodule(root, submodule, repository, problems, depth)]
     return paths
 
 
-def _submodule(root: str, path: str, parent: Repository, depth: int) -> list[str]:
+def _submodule(root: str, path: str, parent: Repository, problems: list[str], depth: int) -> list[str]:
     directory = os.path.join(root, path)
     if os.path.realpath(directory) != directory or not os.path.exists(os.path.join(directory, ".git")):
+        problems.append(f"the submodule {shown(path)} is not checked out; `git submodule update --init` gets it")
         return []
     try:
         repository = Repository(directory, parent.timeout_s)
-        return _with_git(directory, repository, work_tree(repository), _tracked(repository, None), depth + 1)
-    except GitFailed:
+        tracked = _tracked(repository, None)
+        return _with_git(directory, repository, work_tree(repository), tracked, problems, depth + 1)
+    except GitFailed as error:
+        problems.append(f"the submodule {shown(path)} cannot be listed: {error}")
         return []
 
 

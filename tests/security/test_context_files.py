@@ -184,7 +184,19 @@ def test_without_git_the_files_are_still_there(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    "state", ["unborn", "detached", "bare", "shallow", "worktree", "submodule", "subdirectory", "lfs", "broken"]
+    "state",
+    [
+        "unborn",
+        "detached",
+        "bare",
+        "shallow",
+        "worktree",
+        "submodule",
+        "empty submodule",
+        "subdirectory",
+        "lfs",
+        "broken",
+    ],
 )
 def test_every_state_of_a_repository_works(tmp_path: Path, state: str) -> None:
     """A repository in an unusual state failed the context."""
@@ -212,15 +224,26 @@ def test_every_state_of_a_repository_works(tmp_path: Path, state: str) -> None:
         asked = repository(tmp_path / "outer", {"o.py": "outer = 1\n"})
         git(asked, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(root), "inner")
         head = commit_all(asked, "Add inner")
+    elif state == "empty submodule":
+        outer = repository(tmp_path / "outer", {"ledger/accounts.py": "outer = 1\n"})
+        git(outer, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(root), "inner")
+        head = commit_all(outer, "Add inner")
+        git(tmp_path, "clone", "-q", str(outer), "clone")
+        asked = tmp_path / "clone"
     elif state == "subdirectory":
         asked = root / "ledger"
     elif state == "lfs":
         pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 12345\n"
-        write_files(root, {"big.psd": pointer, ".gitattributes": "*.psd filter=lfs diff=lfs merge=lfs -text\n"})
+        write_files(root, {"big.py": pointer, ".gitattributes": "big.py filter=lfs diff=lfs merge=lfs -text\n"})
         head = commit_all(root, "Add a pointer")
     elif state == "broken":
         (root / ".git/HEAD").write_text("rubbish")
-    context = document(asked, "account")["context"]
+    answer = document(asked, "account")
+    context = answer["context"]
+    missing = {"bare": "no work tree", "shallow": "--unshallow", "empty submodule": "inner is not checked out"}
+    if state in missing:
+        assert missing[state] in context["git_context"]["problems"][0]
+    assert ({"path": "big.py", "reason": "lfs_pointer"} in answer["omitted"]) == (state == "lfs")
     if state == "broken":
         assert context["git_context"]["problems"]
         assert "ledger/accounts.py" in context["project_structure"]["files"]
