@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from orchestrator.clock import Clock, SystemClock, rfc3339
-from orchestrator.privacy import make_private_directory
+from orchestrator.privacy import append_whole, make_private_directory
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,7 @@ class AuditLog:
         if self._descriptor is None:
             self._open()
         assert self._descriptor is not None
-        os.write(self._descriptor, line)
+        append_whole(self._descriptor, line)
         if os.fstat(self._descriptor).st_size > self._file_bytes:
             self._rotate()
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import logging.handlers
-import os
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import structlog
 
 from orchestrator.config import LogSettings
+from orchestrator.logfile import LogFile, Terminal
 
 #: Keys that never reach a log, whoever passes them.
 FORBIDDEN_KEYS = frozenset({"token", "jwt_token", "authorization", "prompt", "task", "environment", "env", "password"})
@@ -21,15 +20,18 @@ FORBIDDEN_KEYS = frozenset({"token", "jwt_token", "authorization", "prompt", "ta
 def configure_logging(settings: LogSettings, directory: Path | None = None) -> None:
     """Send structlog and the standard library's logging to stderr, and to ``directory/sidecar.log`` as JSON.
 
-    The file rotates at ``file_bytes`` (one old file is kept); it is made with mode 0600.
+    The file rotates at ``file_bytes`` (one old file is kept); it is made with mode 0600. What neither takes, on a full
+    disk for instance, is dropped without a word but the file's own (see ``LogFile``).
     """
     handlers: list[logging.Handler] = []
     is_console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
-    stream = logging.StreamHandler(sys.stderr)
+    stream = Terminal(sys.stderr)
     stream.setFormatter(_formatter(structlog.dev.ConsoleRenderer() if is_console else _json()))
     handlers.append(stream)
     if directory is not None:
-        handlers.append(_file_handler(directory / "sidecar.log", settings.file_bytes))
+        file = LogFile(directory / "sidecar.log", max_bytes=settings.file_bytes)
+        file.setFormatter(_formatter(_json()))
+        handlers.append(file)
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -43,15 +45,6 @@ def configure_logging(settings: LogSettings, directory: Path | None = None) -> N
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-
-
-def _file_handler(path: Path, max_bytes: int) -> logging.Handler:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # Made first with its mode, so that it is never readable by others, whatever the umask.
-    os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=max_bytes, backupCount=1, encoding="utf-8")
-    handler.setFormatter(_formatter(_json()))
-    return handler
 
 
 def _json() -> structlog.typing.Processor:

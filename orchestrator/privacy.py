@@ -46,3 +46,15 @@ def replace_private(path: Path, data: bytes) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def append_whole(descriptor: int, data: bytes) -> None:
+    """Append all of ``data`` to a file that nobody else writes to, or nothing of it. Raises OSError."""
+    size = os.fstat(descriptor).st_size
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    except OSError:
+        os.ftruncate(descriptor, size)  # half a line would spoil the next one too
+        raise

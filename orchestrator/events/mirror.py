@@ -11,6 +11,7 @@ import structlog
 
 from orchestrator.config import EventSettings
 from orchestrator.events.wire import EncodedEvents
+from orchestrator.privacy import append_whole
 from orchestrator.storage.base import EventLog
 from orchestrator.storage.connection import make_private_directory, make_private_file
 
@@ -39,6 +40,7 @@ class LogMirror:
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._task: asyncio.Task[None] | None = None
+        self._is_failing = False
         self.dropped = 0
 
     def start(self) -> None:
@@ -64,14 +66,20 @@ class LogMirror:
         self._waiting_bytes += len(encoded)
 
     async def flush(self) -> None:
-        """Write what waits now. A write that fails is logged; the copy can be rebuilt."""
+        """Write what waits now. The first write that fails is logged; the copy can be rebuilt."""
         lines, self._waiting, self._waiting_bytes = self._waiting, [], 0
         if lines:
             try:
                 await asyncio.to_thread(self._write, lines)
             except Exception as error:  # noqa: BLE001 - a copy must never disturb the bus
                 self.dropped += len(lines)
-                log.warning("event_mirror_failed", error=str(error), lines=len(lines))
+                if not self._is_failing:
+                    log.warning("event_mirror_failed", error=str(error), lines=len(lines))
+                self._is_failing = True
+            else:
+                if self._is_failing:
+                    log.warning("event_mirror_lacks_lines", dropped=self.dropped)
+                self._is_failing = False
 
     async def _write_forever(self) -> None:
         while True:
@@ -81,8 +89,8 @@ class LogMirror:
     def _write(self, lines: list[bytes]) -> None:
         make_private_directory(self.path.parent)
         make_private_file(self.path)
-        with self.path.open("ab") as file:
-            file.write(b"".join(lines))
+        with self.path.open("ab", buffering=0) as file:
+            append_whole(file.fileno(), b"".join(lines))
             size = file.tell()
         if size >= self._max_bytes:
             self._rotate()

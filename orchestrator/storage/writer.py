@@ -181,6 +181,7 @@ class Writer:
         self.commits += 1
         self.operations += len(jobs)
         if self.last_error is not None:
+            log.info("storage_writes_again", last_error=self.last_error)
             self.last_error = None
             self._on_recovered()
         return outcomes
@@ -215,6 +216,7 @@ class Writer:
         if isinstance(error, SidecarError):
             return error
         if isinstance(error, apsw.Error):
+            is_first = self.last_error is None
             self.last_error = f"{type(error).__name__}: {error}"
             if is_fatal(error):
                 self.fatal = (
@@ -223,7 +225,8 @@ class Writer:
                 )
                 log.error("storage_fail_stop", error=str(error), kind=type(error).__name__)
                 return StorageWriteFailed(self.fatal, slug="storage_failed")
-            log.warning("storage_write_failed", error=str(error), kind=type(error).__name__)
+            if is_first:  # a full disk refuses thousands; the next line of this tells of its end
+                log.warning("storage_write_failed", error=str(error), kind=type(error).__name__)
             return write_error(error)
         return error
 

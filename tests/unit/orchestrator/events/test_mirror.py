@@ -6,9 +6,11 @@ import asyncio
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from orchestrator.config import EventSettings
 from orchestrator.events import LogMirror, rebuild_mirror
+from tests.support.disks import NoSmallDisk, fill, small_disk
 from tests.support.events import running
 
 
@@ -58,3 +60,29 @@ async def test_a_copy_that_cannot_be_written_disturbs_nobody(tmp_path: Path) -> 
         await mirror.flush()
         assert mirror.dropped == 1
         assert (await sidecar.publish()).seq == 2
+
+
+async def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
+    """Half a line was left where the disk became full, and the next one was glued to it."""
+    await asyncio.to_thread(copy_over_a_full_disk, tmp_path)
+
+
+def copy_over_a_full_disk(tmp_path: Path) -> None:
+    """Events before, on and after a full disk; the copy has the first and the last."""
+    try:
+        with small_disk(tmp_path / "disk", 1 << 20) as disk:
+            mirror = LogMirror(disk / "events", EventSettings())
+
+            def copy(text: str) -> None:
+                mirror.append("p1", msgspec.json.encode({"data": text}))
+                asyncio.run(mirror.flush())
+
+            copy("before")
+            filler = fill(disk)
+            copy("x" * 100_000)
+            filler.unlink()
+            copy("after")
+            assert [line["data"] for line in lines(mirror.path)] == ["before", "after"]
+            assert mirror.dropped == 1
+    except NoSmallDisk as reason:
+        pytest.skip(str(reason))
