@@ -18,8 +18,7 @@ from tests.support.leaks import Snapshot
 FAILING = """
 import asyncio, os, subprocess, sys, threading, time
 import pytest
-from orchestrator.logs import configure_logging
-from orchestrator.config import LogSettings
+from orchestrator.privacy import make_private_directory
 
 KEPT = []
 
@@ -27,7 +26,7 @@ async def test_assertion_in_a_coroutine():
     assert False
 
 async def test_blocking_call_in_the_loop(tmp_path):
-    configure_logging(LogSettings(), tmp_path / "logs")
+    make_private_directory(tmp_path / "logs")
 
 async def test_exception_that_nobody_sees():
     async def fail():
