@@ -34,18 +34,21 @@ class Chronicle:
         if not history:
             self._reset()
             return
-        if history[0].hash == self.newest:
-            return
-        fresh = []
-        for commit in history:
-            if commit.hash == self.newest:
-                break
-            fresh.append(commit)
-        else:
+        count = next((place for place, commit in enumerate(history) if commit.hash == self.newest), len(history))
+        if not self._ends_with(history[count:]):
+            # A merge brought commits that are older than the newest known one, or another branch lacks some.
+            count = len(history)
+        if count == len(history):
             self._reset()
-        for commit in reversed(fresh):
+        for commit in reversed(history[:count]):
             self._append(commit)
         self.newest = history[0].hash
+
+    def _ends_with(self, history: list[Commit]) -> bool:
+        """Whether the newest known commits are these (newest first)."""
+        if len(history) > len(self.commits):
+            return False
+        return all(one.hash == known.hash for one, known in zip(history, reversed(self.commits), strict=False))
 
     def _append(self, commit: Commit) -> None:
         number = len(self.commits)

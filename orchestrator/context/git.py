@@ -13,6 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from orchestrator.context.gitindex import IndexCopy
+
 #: Keys that make git start programs, or write; overridden on every call.
 _HARMLESS = (
     "core.fsmonitor=false",
@@ -21,6 +23,7 @@ _HARMLESS = (
     "core.quotePath=false",
     "core.untrackedCache=false",
     "core.preloadIndex=true",
+    "core.splitIndex=false",
     "core.sshCommand=false",
     "core.askPass=true",
     "credential.helper=",
@@ -72,11 +75,14 @@ class Repository:
         root: the project's directory (real path).
         timeout_s: longest time of one call, in seconds.
         program: the git binary; None looks it up in PATH.
+        index_copy: what git may use, and write, in place of the repository's index; None for nothing.
 
     Raises GitFailed when the directory belongs to no repository or git is not installed.
     """
 
-    def __init__(self, root: str, timeout_s: float, *, program: str | None = None) -> None:
+    def __init__(
+        self, root: str, timeout_s: float, *, program: str | None = None, index_copy: IndexCopy | None = None
+    ) -> None:
         found = program or shutil.which("git")
         self.root = root
         self.is_bare = _is_bare(root)
@@ -90,6 +96,7 @@ class Repository:
         #: Prefix of the project's paths in the repository: ``""`` or ``sub/dir/``.
         self.prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
         self.git_dir = self.top if self.is_bare else _git_dir(self.top)
+        self._index_file = index_copy.of(self.git_dir) if index_copy is not None and not self.is_bare else None
 
     @property
     def is_shallow(self) -> bool:
@@ -119,6 +126,8 @@ class Repository:
         }
         if not self.is_bare:
             fixed["GIT_WORK_TREE"] = self.top
+        if self._index_file is not None:
+            fixed |= {"GIT_INDEX_FILE": self._index_file, "GIT_OPTIONAL_LOCKS": "1"}
         return {**kept, **fixed}
 
     def call(self, arguments: Sequence[str], *, limit: int = 256 << 20, uses_filters: bool = False) -> Answer:

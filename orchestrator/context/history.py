@@ -127,34 +127,42 @@ def tracked_files(repository: Repository) -> tuple[list[str], list[str]]:
     return list(files), submodules
 
 
-def commits(repository: Repository, head: str | None, known: list[Commit]) -> list[Commit]:
-    """The last commits up to ``head``, newest first, without merges.
+def commits(repository: Repository, head: str | None, known: list[Commit], most: int = COMMITS) -> list[Commit]:
+    """The last ``most`` commits up to ``head``, newest first, without merges.
 
-    ``known``: what an earlier call gave; when its newest commit is an ancestor of ``head``, only the ones
-    since then are asked for. Raises GitFailed.
+    ``known``: what an earlier call gave; their trees are not compared again, whatever ``head`` was moved to.
+    Raises GitFailed.
     """
     if head is None:
         return []
     if known and known[0].hash == head:
         return known
-    if known:
-        fresh = _log(repository, [f"{known[0].hash}..{head}"], 200)
-        if fresh is not None and len(fresh) < 200 and _is_ancestor(repository, known[0].hash, head):
-            return (fresh + known)[:COMMITS]
-    return _log(repository, [head], COMMITS) or []
+    if not known:
+        return _log(repository, [f"-n{COMMITS}", head])
+    by_hash = {commit.hash: commit for commit in known}
+    hashes = _hashes(repository, head)
+    new = [name for name in hashes if name not in by_hash]
+    if new:
+        by_hash |= {commit.hash: commit for commit in _log(repository, ["--no-walk=unsorted", *new])}
+    return [by_hash[name] for name in hashes if name in by_hash]
 
 
-def _is_ancestor(repository: Repository, old: str, new: str) -> bool:
+def _hashes(repository: Repository, head: str) -> list[str]:
+    within = ["--", "."] if repository.prefix else []
+    return _asked(repository, ["rev-list", "--no-merges", f"-n{COMMITS}", head, *within]).split()
+
+
+def _asked(repository: Repository, arguments: list[str]) -> str:
+    """Git's answer; none where it has none (a commit that a shallow or broken clone lacks). Raises GitFailed."""
     try:
-        repository.call(["merge-base", "--is-ancestor", old, new])
+        return repository.call(arguments).output.decode("utf-8", "replace")
     except GitFailed as error:
         if error.reason == "git_failed":
-            return False
+            return ""
         raise
-    return True
 
 
-def _log(repository: Repository, revisions: list[str], count: int) -> list[Commit] | None:
+def _log(repository: Repository, revisions: list[str]) -> list[Commit]:
     arguments = [
         "log",
         "--no-merges",
@@ -162,19 +170,12 @@ def _log(repository: Repository, revisions: list[str], count: int) -> list[Commi
         "--no-show-signature",
         "--no-ext-diff",
         "--no-textconv",
-        f"-n{count}",
     ]
     arguments += ["--name-only", "-z", f"--format={_FORMAT}", *revisions]
     if repository.prefix:
         arguments += ["--", "."]
-    try:
-        output = repository.call(arguments).output.decode("utf-8", "replace")
-    except GitFailed as error:
-        if error.reason == "git_failed":
-            return None
-        raise
     found = []
-    for record in output.split("\x01")[1:]:
+    for record in _asked(repository, arguments).split("\x01")[1:]:
         head, _, tail = record.partition("\x03")
         fields = head.split("\x02")
         if len(fields) != 4 or not fields[1].isdigit():

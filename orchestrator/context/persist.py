@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from orchestrator.context.gitindex import IndexCopy
 from orchestrator.context.index import FIELDS, Index, Postings
 from orchestrator.context.models import Commit, FileFacts
 from orchestrator.privacy import make_private_directory
@@ -58,6 +59,11 @@ _PLATFORM = f"{sys.byteorder}-{array('I').itemsize}"
 def path_of(directory: str, root: str) -> Path:
     """The file that keeps the project at ``root``."""
     return Path(directory, hashlib.sha256(root.encode("utf-8", "surrogateescape")).hexdigest()[:32] + ".index")
+
+
+def index_copy(directory: str, root: str) -> IndexCopy:
+    """The copy of git's index of the project at ``root``."""
+    return IndexCopy(str(path_of(directory, root).with_suffix(".gitindex")))
 
 
 def encode(root: str, settings: str, index: Index, files: dict[str, FileFacts], history: list[Commit]) -> bytes:

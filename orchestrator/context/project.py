@@ -17,10 +17,10 @@ from orchestrator.context.chronicle import Chronicle
 from orchestrator.context.digest import LARGEST_BYTES, Digest, Task, digest
 from orchestrator.context.division import Division
 from orchestrator.context.git import GitFailed, Repository
-from orchestrator.context.history import WorkTree, commits, diffs, remote, work_tree
+from orchestrator.context.history import COMMITS, WorkTree, commits, diffs, remote, work_tree
 from orchestrator.context.index import Index
 from orchestrator.context.models import Change, Commit, FileFacts, Stamp
-from orchestrator.context.persist import encode, load
+from orchestrator.context.persist import encode, index_copy, load
 from orchestrator.context.reading import Reader, reading
 from orchestrator.context.scan import Listing, Tracked, list_files
 from orchestrator.context.secrets import is_secret_file
@@ -53,7 +53,10 @@ class ProjectState:
         generation: grows whenever anything that an answer shows has changed; 0 before the first look.
         layout: grows whenever a file came or went.
         problems: what is missing and why, in words.
+        most_commits: how far back history is looked at.
     """
+
+    most_commits = COMMITS
 
     def __init__(self, root: str, limits: Limits, state_dir: str = "") -> None:
         self.root = root
@@ -82,6 +85,7 @@ class ProjectState:
         self._tracked: Tracked | None = None
         self._repository: Repository | None = None
         self._change_key: object = None
+        self._index_copy = index_copy(state_dir, root) if state_dir else None
 
     @property
     def size_bytes(self) -> int:
@@ -203,7 +207,7 @@ class ProjectState:
     def _open_repository(self) -> None:
         self._repository_problems: tuple[str, ...] = ()
         try:
-            self._repository = Repository(self.root, self.limits.git_timeout_s)
+            self._repository = Repository(self.root, self.limits.git_timeout_s, index_copy=self._index_copy)
         except GitFailed as error:
             self._repository = None
             if error.reason != "not_a_repository":
@@ -282,7 +286,7 @@ class ProjectState:
         if self.tree is not None and tree.head == self.tree.head:
             return self.history
         try:
-            return commits(self._repository, tree.head, self.history)
+            return commits(self._repository, tree.head, self.history, self.most_commits)
         except GitFailed as error:
             self._repository_problems += (str(error),)
             return self.history

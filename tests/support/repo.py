@@ -41,16 +41,16 @@ MIXED_FILES = {
 }
 
 
-def git(directory: Path, *arguments: str) -> str:
-    """Run git in ``directory``; its output. Dates are fixed, so that the same history has the same hashes."""
+def git(directory: Path, *arguments: str, date: str = "2026-01-02T03:04:05Z") -> str:
+    """Run git in ``directory``; its output. ``date`` is fixed, so that the same history has the same hashes."""
     environment = {
         **os.environ,
         "GIT_AUTHOR_NAME": "Ada",
         "GIT_AUTHOR_EMAIL": "ada@example.invalid",
         "GIT_COMMITTER_NAME": "Ada",
         "GIT_COMMITTER_EMAIL": "ada@example.invalid",
-        "GIT_AUTHOR_DATE": "2026-01-02T03:04:05Z",
-        "GIT_COMMITTER_DATE": "2026-01-02T03:04:05Z",
+        "GIT_AUTHOR_DATE": date,
+        "GIT_COMMITTER_DATE": date,
     }
     done = subprocess.run(["git", *arguments], cwd=directory, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"git {' '.join(arguments)}: {done.stderr}"

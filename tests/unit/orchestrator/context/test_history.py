@@ -1,0 +1,67 @@
+"""History follows HEAD wherever it is moved, and is the same as when it is read for the first time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.context.chronicle import Chronicle
+from orchestrator.context.project import Limits, ProjectState
+from orchestrator.context.words import Splitter
+from tests.support.repo import git, sample_repository, write_files
+
+
+def _commit(root: Path, name: str, day: int) -> None:
+    write_files(root, {f"{name}.py": f"account_{name} = 1\n"})
+    git(root, "add", "-A")
+    git(root, "commit", "-q", "-m", f"Add {name} to the account", date=f"2026-02-{day:02}T00:00:00Z")
+
+
+def _moves(root: Path) -> Iterator[str]:
+    """Move HEAD on, back, to a branch, to a merge of commits that are older than known ones, and away from it."""
+    yield "first look"
+    _commit(root, "first", 5)
+    yield "forward"
+    git(root, "checkout", "-q", "-b", "side", "HEAD~1")
+    _commit(root, "older", 3)
+    yield "to a branch"
+    git(root, "checkout", "-q", "main")
+    _commit(root, "second", 9)
+    yield "back and forward"
+    git(root, "merge", "-q", "--no-edit", "side", date="2026-02-10T00:00:00Z")
+    yield "merged"
+    _commit(root, "third", 11)
+    yield "forward after a merge"
+    git(root, "checkout", "-q", "--detach", "HEAD~3")
+    yield "back"
+
+
+def test_history_is_the_same_as_when_it_is_read_anew(tmp_path: Path) -> None:
+    """After a merge the commits of the branch stood before newer ones, and messages of some were never searched."""
+    root = sample_repository(tmp_path / "r").resolve()
+    known = ProjectState(str(root), Limits())
+    lengths = []
+    for move in _moves(root):
+        known.refresh()
+        fresh = ProjectState(str(root), Limits())
+        fresh.refresh()
+        assert known.history == fresh.history, move
+        expected = Chronicle(Splitter())
+        expected.update(fresh.history)
+        assert known.chronicle.commits == expected.commits, move
+        assert known.chronicle.by_file == expected.by_file, move
+        lengths.append(len(known.history))
+    assert lengths[-1] == lengths[0] + 1
+    assert lengths[-2] == lengths[0] + 4
+
+
+def test_a_subdirectory_has_the_history_of_its_files(tmp_path: Path) -> None:
+    """A project below the repository's top took over commits of other directories when HEAD moved on."""
+    root = sample_repository(tmp_path / "r").resolve()
+    state = ProjectState(str(root / "ledger"), Limits())
+    state.refresh()
+    before = len(state.history)
+    _commit(root, "outside", 5)
+    _commit(root, "ledger/inside", 6)
+    state.refresh()
+    assert [commit.files for commit in state.history[:-before]] == [("inside.py",)]
