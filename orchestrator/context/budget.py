@@ -9,6 +9,7 @@ matches, and its size). Blocks are taken by worth per byte, the classic greedy a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import mul
 
 import msgspec
 
@@ -66,18 +67,18 @@ def select(
     budget: int,
     open_file: Callable[[Ranked], View | str],
     packing: Packing = PACKING,
-    tiers: Sequence[int] = (),
+    tier_of: Callable[[Ranked], int] = lambda _: 0,
 ) -> Selection:
     """Fill ``budget`` bytes with the most promising blocks and files, files in the order of ``ranked``.
 
     ``candidates``: by path the files whose blocks compete; ``open_file`` gives a further file's view, or the
-    reason why it cannot be shown. ``tiers``: by place in ``ranked`` the file's tier (none: all alike); a lower one
-    is filled before a higher one gets what is left.
+    reason why it cannot be shown. ``tier_of``: a file's tier; a lower one is filled before a higher one gets what is
+    left.
     """
-    tiers = tiers or [0] * len(ranked)
     competing = {n: candidates[item.facts.path] for n, item in enumerate(ranked) if item.facts.path in candidates}
     views = {n: entry for n, entry in competing.items() if not isinstance(entry, str)}
     refused = {n: entry for n, entry in competing.items() if isinstance(entry, str)}
+    tiers = {n: tier_of(ranked[n]) for n in views}
     blocks, left = _pick(ranked, views, budget, packing, tiers)
     chosen: dict[int, Chosen] = {}
     for number, (view, _) in views.items():
@@ -85,10 +86,12 @@ def select(
         if picked is None and view.lines.count:
             continue
         chosen[number], left = _joined(ranked[number], view, picked or [], left)
-    for number in sorted(range(len(ranked)), key=lambda number: (tiers[number], number)):
-        if left < _CRUMB:
-            break
-        if number not in competing:
+    if left >= _CRUMB:
+        further = [number for number in range(len(ranked)) if number not in competing]
+        tiers |= {number: tier_of(ranked[number]) for number in further}
+        for number in sorted(further, key=tiers.__getitem__):
+            if left < _CRUMB:
+                break
             left = _whole(ranked, number, left, open_file, chosen, refused)
     omitted = [
         (item.facts.path, refused.get(number, "budget")) for number, item in enumerate(ranked) if number not in chosen
@@ -106,7 +109,7 @@ def _pick(
     views: Mapping[int, tuple[View, list[float]]],
     budget: int,
     packing: Packing,
-    tiers: Sequence[int],
+    tiers: Mapping[int, int],
 ) -> tuple[dict[int, list[int]], int]:
     """Blocks by file as tier and worth per byte have it, and the bytes left."""
     best = max((ranked[number].score for number in views), default=0.0) or 1.0
@@ -114,19 +117,20 @@ def _pick(
     for number, (view, scores) in views.items():
         chance = max(ranked[number].score / best, 1e-6) ** packing.sharpness
         most = max(scores, default=0.0) or 1.0
-        worth = [
-            ((score / most) ** packing.contrast + packing.floor) * block.size
-            for score, block in zip(scores, view.blocks, strict=True)
+        contrast, floor, least = packing.contrast, packing.floor, packing.least_bytes
+        worth = [(score / most) ** contrast + floor if score else floor for score in scores]
+        scale = -chance / (sum(map(mul, worth, view.sizes)) or 1.0)
+        densities = [
+            scale * value if size >= least else scale * value * size / least
+            for value, size in zip(worth, view.sizes, strict=True)
         ]
-        total = sum(worth) or 1.0
-        for index, (value, block) in enumerate(zip(worth, view.blocks, strict=True)):
-            density = chance * value / total / max(block.size, packing.least_bytes)
-            candidates.append((tiers[number], -density, number, index))
+        tier = tiers[number]
+        candidates += [(tier, density, number, index) for index, density in enumerate(densities)]
     candidates.sort()
     picked: dict[int, list[int]] = {}
     left = budget
     for _, _, number, index in candidates:
-        size = views[number][0].blocks[index].size
+        size = views[number][0].sizes[index]
         if size <= left:
             left -= size
             picked.setdefault(number, []).append(index)
@@ -137,8 +141,8 @@ def _pick(
 
 def _joined(item: Ranked, view: View, picked: list[int], left: int) -> tuple[Chosen, int]:
     """One file's blocks as ranges, or the whole file when nearly all of it was picked; and the bytes left."""
-    size = sum(view.blocks[index].size for index in picked)
-    total = sum(block.size for block in view.blocks)
+    size = sum(view.sizes[index] for index in picked)
+    total = sum(view.sizes)
     if size == total or (size >= _NEARLY_WHOLE * total and total - size <= left):
         return Chosen(item, view, None, total), left - (total - size)
     ranges = merge([(view.blocks[index].first, view.blocks[index].last) for index in picked])
@@ -161,7 +165,7 @@ def _whole(
     if isinstance(view, str):
         refused[number] = view
         return left
-    size = sum(block.size for block in view.blocks)
+    size = sum(view.sizes)
     if size <= left:
         chosen[number] = Chosen(item, view, None, size)
         return left - size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -18,24 +19,28 @@ from orchestrator.context.query import Query
 
 
 class View(msgspec.Struct, frozen=True):
-    """A file opened for excerpts: the bytes that may be shown, its blocks and the lower-case texts to search in.
+    """A file opened for excerpts: the bytes that may be shown, its blocks and where terms were found in them.
 
     Attributes:
-        lowered: the text; ``starts`` are the offsets in it at which the blocks begin.
-        titles: the blocks' names, a line each; ``title_starts`` are the offsets of these lines.
+        starts: the offsets in the text at which the blocks begin; ``sizes`` are their bytes.
+        titles: the blocks' names in lower case, a line each; ``title_starts`` are the offsets of these lines.
+        matches: by term the blocks that have it and what it is worth there, as far as somebody asked.
     """
 
     lines: Lines
     blocks: tuple[Block, ...]
-    lowered: bytes
     starts: tuple[int, ...]
+    sizes: tuple[int, ...]
     titles: bytes
     title_starts: tuple[int, ...]
+    matches: dict[bytes, tuple[bytes | array[int], array[float]]] = {}
 
     @property
     def cost(self) -> int:
         """Bytes that keeping it takes, roughly."""
-        return 2 * len(self.lowered) + len(self.titles) + 140 * len(self.blocks) + 500
+        return (
+            len(self.lines.data) + 36 * self.lines.count + len(self.titles) + 250 * len(self.blocks) + 100 * _REMEMBERED
+        )
 
 
 def open_view(data: bytes, language: str) -> View:
@@ -50,8 +55,8 @@ def view_of(lines: Lines, divided: Sequence[Block]) -> View:
     return View(
         lines,
         tuple(divided),
-        lines.data.lower(),
         tuple(lines.start(block.first) for block in divided),
+        tuple(block.size for block in divided),
         b"\n".join(names),
         tuple(accumulate((len(name) + 1 for name in names[:-1]), initial=0)),
     )
@@ -111,48 +116,82 @@ def score_blocks(view: View, terms: list[tuple[bytes, float]]) -> list[float]:
     A term counts more the fewer of the file's blocks have it (what all have tells none apart), and twice its weight
     more where it stands in the block's name.
     """
-    total = len(view.blocks)
-    found = [0.0] * total
-    if not total:
+    found = [0.0] * len(view.blocks)
+    if not found:
         return found
-    average = max(1.0, len(view.lowered) / total)
+    lowered = b""
     for term, weight in terms:
-        counts = _by_block(view.lowered, view.starts, term)
-        spread = len(counts)
-        rarity = math.log(1 + (total - spread + 0.5) / (spread + 0.5)) / math.log(total + 2)
-        for block, count in counts.items():
-            length = view.blocks[block].size / average
-            found[block] += weight * (_COMMON + rarity) * count * 2.2 / (count + 1.2 * (0.7 + 0.3 * length))
-        for block in _by_block(view.titles, view.title_starts, term):
-            found[block] += _NAMED * weight
+        matches = view.matches.get(term)
+        if matches is None:
+            lowered = lowered or view.lines.data.lower()
+            if len(view.matches) >= _REMEMBERED:
+                view.matches.clear()
+            matches = view.matches[term] = _matches(view, lowered, term)
+        for block, worth in zip(*matches, strict=True):
+            found[block] += weight * worth
     return found
 
 
+def _matches(view: View, lowered: bytes, term: bytes) -> tuple[bytes | array[int], array[float]]:
+    """The blocks that have ``term``, and what it is worth in each before its weight."""
+    counts = _by_block(lowered, view.starts, term)
+    titles = _by_block(view.titles, view.title_starts, term)
+    if not counts and not titles:
+        return _NOTHING
+    total = len(view.blocks)
+    spread = len(counts)
+    common = _COMMON + math.log(1 + (total - spread + 0.5) / (spread + 0.5)) / math.log(total + 2)
+    slope = 1.2 * 0.3 * total / max(total, len(lowered))
+    worth = {
+        block: common * count * 2.2 / (count + 1.2 * 0.7 + slope * view.sizes[block]) for block, count in counts.items()
+    }
+    for block in titles:
+        worth[block] = worth.get(block, 0.0) + _NAMED
+    return array("I", worth), array("d", worth.values())
+
+
+#: Of so many terms a view remembers where they stand: agents of one project ask in the same words.
+_REMEMBERED = 64
+_NOTHING: tuple[bytes, array[float]] = (b"", array("d"))
 #: What a term counts that stands in every block of a file, and what it counts in a block's name.
 _COMMON = 0.3
 _NAMED = 2.0
 
 
 def _by_block(text: bytes, starts: tuple[int, ...], term: bytes) -> dict[int, int]:
-    """How often ``term`` stands in each part of ``text``; parts without it are left out."""
+    """How often ``term`` stands in each part of ``text`` (of the first 400 places); parts without it are left out.
+
+    Short terms must be whole words.
+    """
     counts: dict[int, int] = {}
-    for position in _positions(text, term):
+    if len(term) <= _SHORT:
+        for position in _words(text, term):
+            block = bisect_right(starts, position) - 1
+            counts[block] = counts.get(block, 0) + 1
+        return counts
+    pieces = text.split(term, _MOST_HITS)
+    if len(pieces) == 1:
+        return counts
+    step = len(term)
+    position = -step
+    for piece in pieces[:-1]:
+        position += len(piece) + step
         block = bisect_right(starts, position) - 1
         counts[block] = counts.get(block, 0) + 1
     return counts
 
 
+_SHORT = 3
 _MOST_HITS = 400
 
 
-def _positions(text: bytes, term: bytes) -> list[int]:
-    """Where ``term`` begins, at most 400 places; short terms must be whole words."""
+def _words(text: bytes, term: bytes) -> list[int]:
+    """Where ``term`` begins as a whole word (an ``s`` may follow), at most 400 places."""
     found: list[int] = []
     position = text.find(term)
-    is_short = len(term) <= 3
     while position >= 0 and len(found) < _MOST_HITS:
         end = position + len(term)
-        if not is_short or not (
+        if not (
             text[position - 1 : position].isalpha() or (text[end : end + 1].isalpha() and text[end : end + 1] != b"s")
         ):
             found.append(position)

@@ -2,133 +2,149 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 
-from orchestrator.context.chronicle import Chronicle
 from orchestrator.context.models import FileFacts
 from orchestrator.context.project import ProjectState
-from orchestrator.context.query import plain
-from orchestrator.context.roles import Focus
+from orchestrator.context.roles import DEMAND, WISH, Focus, is_entry_point, share_of_size
+from orchestrator.context.terrain import Terrain
 
 
 class Ground:
-    """Files with their priors and what speaks for them whatever the task is.
+    """A terrain as a role sees it: how much each file counts for it.
 
     Attributes:
-        files: by document the file.
-        by_path: by path the document.
-        factors: by document how much its kind counts.
+        terrain: the project's files.
+        version: the terrain's version that this was made for.
+        ordered: the documents that the role may get, in the order of their paths.
+        factors: by document (``size`` in all) how much its kind counts; 0 for what the role never gets and for dead
+            documents.
         shares: by document what the role's wishes add, by name.
-        recency: by document how recently it changed (0 to 1).
-        activity: by document how often it changed.
-        once: the documents that a single commit brought and none changed since.
-        names: by lower-case file name, with and without its extension, ``(document, worth)``.
-        places: by plain name of a directory or of a file without its extension the documents there.
     """
 
-    def __init__(self, files: Iterable[FileFacts], chronicle: Chronicle, focus: Focus) -> None:
-        self.files: dict[int, FileFacts] = {}
-        self.by_path: dict[str, int] = {}
-        self.factors: dict[int, float] = {}
+    def __init__(self, terrain: Terrain, focus: Focus, size: int) -> None:
+        self.terrain = terrain
+        self.version = terrain.version
+        self.ordered: Sequence[int] = terrain.ordered
+        self.factors = [0.0] * size
         self.shares: dict[int, dict[str, float]] = {}
-        self.recency: dict[int, float] = {}
-        self.activity: dict[int, float] = {}
-        self.once: set[int] = set()
-        self.names: dict[str, list[tuple[int, float]]] = {}
-        self.places: dict[str, set[int]] = {}
-        self.newest = chronicle.newest
-        self._excluded: dict[int, FileFacts] = {}
-        self.update(files, chronicle, focus)
+        self._focus = focus
+        self._kept: dict[object, list[float]] = {}
+        for (kind, language), documents in terrain.kinds.items():
+            factor = focus.factor(kind, language)
+            for document in documents:
+                self.factors[document] = factor
+        self._wish()
+        if focus.excluded is not None and (excluded := terrain.chosen(focus.excluded.match)):
+            for path in excluded:
+                self.factors[terrain.by_path[path]] = 0.0
+                self.shares.pop(terrain.by_path[path], None)
+            self.ordered = [document for document in terrain.ordered if terrain.files[document].path not in excluded]
 
-    def update(self, files: Iterable[FileFacts], chronicle: Chronicle, focus: Focus) -> None:
-        """Take over which files there are now; only what is not the same object as before is looked at."""
-        now = {facts.document: facts for facts in files}
-        for known in (self._excluded, self.files):
-            for document in [number for number, facts in known.items() if now.get(number) is not facts]:
-                self._drop(known.pop(document))
-        for document, facts in now.items():
-            if document in self.files or document in self._excluded:
+    def __len__(self) -> int:
+        return len(self.ordered)
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that this takes beside its terrain, estimated."""
+        return 8 * len(self.factors) * (1 + len(self._kept)) + 300 * len(self.shares) + 1000
+
+    def _wish(self) -> None:
+        terrain, focus, by_path = self.terrain, self._focus, self.terrain.by_path
+        wishes: dict[str, tuple[str, float]] = {}
+        for name, share, is_wanted in focus.wishes():
+            wishes.update(dict.fromkeys(terrain.chosen(is_wanted), (name, share)))
+        for path, (name, share) in wishes.items():
+            document = by_path[path]
+            self.shares[document] = {name: share}
+            if share >= DEMAND:
+                self.factors[document] = max(self.factors[document], 1.0)
+        for path in terrain.chosen(is_entry_point) if focus.wants_entries else ():
+            self.shares.setdefault(by_path[path], {})["entry"] = WISH
+        for (kind, _), documents in terrain.kinds.items() if focus.wants_large else ():
+            for document in documents if kind == "code" else ():
+                self.shares.setdefault(document, {})["large"] = share_of_size(terrain.files[document])
+
+    def keep(self, key: object, make: Callable[[], list[float]]) -> list[float]:
+        """What ``make`` gave for ``key``: a number for each document that depends on nothing but this ground, and of
+        a file only on its path. One key at a time is kept."""
+        if key not in self._kept:
+            self._kept = {key: make()}
+        return self._kept[key]
+
+    def follow(self, size: int) -> bool:
+        """Take over the terrain's last change; whether that was possible, so that no new ground is needed."""
+        terrain = self.terrain
+        if terrain.version == self.version:
+            return True
+        replaced = terrain.replaced
+        if terrain.version != self.version + 1 or replaced is None or self.ordered is not terrain.ordered:
+            return False
+        if self._focus.wants_large or any(_kind(old) != _kind(new) for old, new in replaced):
+            return False
+        for values in (self.factors, *self._kept.values()):
+            values += [0.0] * (size - len(values))
+        for old, new in replaced:
+            if old.document == new.document:
                 continue
-            if focus.excluded is not None and focus.excluded.match(facts.path):
-                self._excluded[document] = facts
-            else:
-                self._add(facts, chronicle, focus)
-
-    def _add(self, facts: FileFacts, chronicle: Chronicle, focus: Focus) -> None:
-        document = facts.document
-        self.files[document] = facts
-        self.by_path[facts.path] = document
-        self.factors[document], shares = focus.prior(facts)
-        if shares:
-            self.shares[document] = shares
-        if facts.path in chronicle.by_file:
-            self.recency[document] = chronicle.recency(facts.path)
-            self.activity[document] = chronicle.activity(facts.path)
-            if len(chronicle.by_file[facts.path]) == 1:
-                self.once.add(document)
-        for name, worth in _names(facts.path):
-            self.names.setdefault(name, []).append((document, worth))
-        for place in _places(facts.path):
-            self.places.setdefault(place, set()).add(document)
-
-    def _drop(self, facts: FileFacts) -> None:
-        document = facts.document
-        if self.by_path.get(facts.path) == document:
-            del self.by_path[facts.path]
-        for known in (self.factors, self.shares, self.recency, self.activity):
-            known.pop(document, None)
-        self.once.discard(document)
-        for name, worth in _names(facts.path):
-            if (document, worth) in self.names.get(name, ()):
-                self.names[name].remove((document, worth))
-        for place in _places(facts.path):
-            self.places[place].discard(document)
+            for values in (self.factors, *self._kept.values()):
+                values[new.document], values[old.document] = values[old.document], 0.0
+            if old.document in self.shares:
+                self.shares[new.document] = self.shares.pop(old.document)
+        self.version = terrain.version
+        return True
 
 
-def _names(path: str) -> list[tuple[str, float]]:
-    """A file's lower-case name with and without its extension, and what a mention of each is worth."""
-    name = path.rsplit("/", 1)[-1]
-    bare = name.rsplit(".", 1)[0].strip("_")
-    worth = 1.0 if _COMPOUND.search(bare) else 0.6
-    return [(name.lower(), 1.0)] * ("." in name) + [(bare.lower(), worth)] * (len(bare) > 2)
-
-
-#: A name of several words is no word of prose, so a text that has it means the file.
-_COMPOUND = re.compile(r"[-_.]|[a-z0-9][A-Z]")
-
-
-def _places(path: str) -> set[str]:
-    """The plain names of the directories above a file and of the file without its extension."""
-    *folders, name = path.split("/")
-    return {plain(part) for part in (*folders, name.rsplit(".", 1)[0])}
+def _kind(facts: FileFacts) -> tuple[str, str]:
+    return facts.kind, facts.language
 
 
 class GroundCache:
-    """Grounds by project and role; the least recently used go beyond ``capacity`` files in all.
+    """Grounds by project and role with the terrains that they share; the least recently used go beyond ``capacity``
+    bytes in all.
 
     Thread-safe for projects that are worked on at the same time, each by one thread.
     """
 
-    def __init__(self, capacity: int = 100_000) -> None:
+    def __init__(self, capacity: int = 100 << 20) -> None:
         self._capacity = capacity
         self._lock = threading.Lock()
-        self._grounds: OrderedDict[tuple[str, bytes], tuple[int, Ground]] = OrderedDict()
+        self._terrains: dict[str, tuple[int, Terrain]] = {}
+        self._grounds: OrderedDict[tuple[str, bytes], Ground] = OrderedDict()
 
     def get(self, state: ProjectState, role: bytes, focus: Focus) -> Ground:
         """The ground of a project as it is now for a role, brought up to date or made anew."""
         key = (state.root, role)
+        terrain, size = self._terrain(state), len(state.index.alive)
         with self._lock:
-            generation, ground = self._grounds.get(key, (0, None))
-        if ground is None or ground.newest != state.chronicle.newest:
-            ground = Ground(state.readable(), state.chronicle, focus)
-        elif generation != state.generation:
-            ground.update(state.readable(), state.chronicle, focus)
+            ground = self._grounds.get(key)
+        if ground is None or ground.terrain is not terrain or not ground.follow(size):
+            ground = Ground(terrain, focus, size)
         with self._lock:
-            self._grounds[key] = (state.generation, ground)
+            self._grounds[key] = ground
             self._grounds.move_to_end(key)
-            while len(self._grounds) > 1 and sum(len(g.files) for _, g in self._grounds.values()) > self._capacity:
-                self._grounds.popitem(last=False)
+            self._shrink()
         return ground
+
+    def _terrain(self, state: ProjectState) -> Terrain:
+        with self._lock:
+            generation, terrain = self._terrains.get(state.root, (0, None))
+        if terrain is None or terrain.newest != state.chronicle.newest:
+            terrain = Terrain(state.readable(), state.chronicle)
+        elif generation != state.generation:
+            terrain.update(state.readable(), state.chronicle)
+        with self._lock:
+            self._terrains[state.root] = (state.generation, terrain)
+        return terrain
+
+    def _shrink(self) -> None:
+        """Drop what was not used for longest; the caller holds the lock."""
+        size = sum(ground.size_bytes for ground in self._grounds.values())
+        size += sum(terrain.size_bytes for _, terrain in self._terrains.values())
+        while size > self._capacity and len(self._grounds) > 1:
+            (root, _), ground = self._grounds.popitem(last=False)
+            size -= ground.size_bytes
+            if root in self._terrains and not any(other == root for other, _ in self._grounds):
+                size -= self._terrains.pop(root)[1].size_bytes

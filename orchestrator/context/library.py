@@ -113,21 +113,22 @@ class Library:
                     continue
                 scores[place] = score_blocks(view, terms)
                 candidates[item.facts.path] = (view, scores[place])
-            ranked = with_passages(ranked, scores, focus, self.weights.passages)
+            ground = self._ground(state, order, focus)
+            ranked = with_passages(ranked, scores, ground.factors, self.weights.passages)
             changed = changed_since(state.history, (change.path for change in state.changes), order.now)
             selection = select(
                 ranked,
                 candidates,
                 order.max_bytes,
                 lambda item: self._open(state, reader, item),
-                tiers=[tier(item, changed, has_task=not query.is_empty) for item in ranked],
+                tier_of=lambda item: tier(item, changed, has_task=not query.is_empty),
             )
         excluded = focus.excluded
         withheld = [entry for entry in state.withheld() if excluded is None or not excluded.match(entry[0])]
         return msgspec.structs.replace(
             selection,
             omitted=withheld + selection.omitted,
-            is_truncated=selection.is_truncated or len(self._ground(state, order, focus).files) > MOST_RANKED,
+            is_truncated=selection.is_truncated or len(ground) > MOST_RANKED,
         )
 
     def ranked(self, state: ProjectState, query: Query, focus: Focus, order: BuildOrder) -> list[Ranked]:
@@ -252,7 +253,7 @@ def _best_lines(view: View, query: Query, count: int = 3) -> tuple[tuple[int, st
     """The lines that hold most of the query's terms, in order of lines."""
     terms = [term.encode() for term in query.terms]
     scored: list[tuple[int, int]] = []
-    for number, line in enumerate(view.lowered.split(b"\n"), 1):
+    for number, line in enumerate(view.lines.data.lower().split(b"\n"), 1):
         hits = sum(term in line for term in terms)
         if hits:
             scored.append((-hits, number))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from operator import mul
 
 import msgspec
 
@@ -41,7 +41,7 @@ class Ranked(msgspec.Struct, frozen=True):
 
     facts: FileFacts
     score: float
-    parts: dict[str, float]
+    parts: Mapping[str, float]
 
     @property
     def reason(self) -> str:
@@ -108,6 +108,52 @@ _ALONE = 19.0
 MOST_RANKED = 2000
 
 
+class Signal(msgspec.Struct, frozen=True):
+    """One signal of a ranking: ``weight`` times ``scale`` times a value, where value and scale give at most 1.5."""
+
+    name: str
+    weight: float
+    scale: float
+    values: Mapping[int, float]
+
+    def share(self, document: int) -> float:
+        """What this adds to the score of ``document``."""
+        value = self.values.get(document, 0.0)
+        return self.weight * min(value * self.scale, _SCALE_LIMIT) if value else 0.0
+
+
+class Shares(Mapping[str, float]):
+    """By name each signal's share in a document's score, put together when somebody looks."""
+
+    __slots__ = ("_document", "_ground", "_known", "_signals")
+
+    def __init__(self, document: int, signals: Sequence[Signal], ground: Ground) -> None:
+        self._document = document
+        self._signals = signals
+        self._ground = ground
+        self._known: dict[str, float] | None = None
+
+    def _all(self) -> dict[str, float]:
+        if self._known is None:
+            document, once = self._document, self._ground.terrain.once
+            shares = {signal.name: signal.share(document) for signal in self._signals if document in signal.values}
+            if document in once and "activity" in shares:
+                # what a single commit brought has a history, yet nobody would say that it changes often
+                shares["history"] = shares.pop("activity")
+            shares.update(self._ground.shares.get(document, {}))
+            self._known = {name: share for name, share in shares.items() if share}
+        return self._known
+
+    def __getitem__(self, name: str) -> float:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
 def rank(
     index: Index,
     ground: Ground,
@@ -118,41 +164,50 @@ def rank(
     weights: Weights,
 ) -> list[Ranked]:
     """The best 2,000 files, best first; ties by path."""
-    active = [
-        (name, _weight(name, weights, focus), values if name in _ABSOLUTE else _scaled(values, ground.factors))
-        for name, values in _signals(index, ground, chronicle, query, evidence).items()
-        if values
-    ]
-    sums = dict.fromkeys(ground.files, 1e-3)
+    always = _signals({"recency": ground.terrain.recency, "activity": ground.terrain.activity}, ground, weights, focus)
+    asked = _signals(_evidence(index, ground, chronicle, query, evidence), ground, weights, focus)
+    sums = ground.keep((weights, query.is_empty), lambda: _base(ground, always, is_alone=query.is_empty)).copy()
+    for signal in asked:
+        weight, scale = signal.weight, signal.scale
+        most = weight * _SCALE_LIMIT
+        weight *= scale
+        for document, value in signal.values.items():
+            share = weight * value
+            sums[document] += share if share < most else most
+    scores = list(map(mul, sums, ground.factors))
+    best = sorted(ground.ordered, key=scores.__getitem__, reverse=True)[:MOST_RANKED]  # stable, so ties stay by path
+    files, signals = ground.terrain.files, (*asked, *always)
+    return [Ranked(files[document], scores[document], Shares(document, signals, ground)) for document in best]
+
+
+def _base(ground: Ground, always: Sequence[Signal], *, is_alone: bool) -> list[float]:
+    """By document what the score is without the task, before the kind's factor."""
+    sums = [1e-3] * len(ground.factors)
+    for signal in always:
+        for document in signal.values:
+            sums[document] += signal.share(document)
     for document, shares in ground.shares.items():
-        sums[document] += sum(shares.values())
-    for _, weight, values in active:
-        for document, value in values.items():
-            if document in sums:
-                sums[document] += weight * value
-    factors, files = ground.factors, ground.files
-    if query.is_empty:
         # Without a task the role's wishes decide; multiplied by the kind's weight, required papers and settings
         # would come after any code that changed lately.
-        for document, shares in ground.shares.items():
-            sums[document] += _ALONE * sum(shares.values()) / factors[document]
-    best = heapq.nsmallest(MOST_RANKED, ((-score * factors[d], files[d].path, d) for d, score in sums.items()))
-    return [
-        Ranked(
-            files[document],
-            -negative,
-            {
-                **{
-                    # what a single commit brought has a history, yet nobody would say that it changes often
-                    "history" if name == "activity" and document in ground.once else name: weight * values[document]
-                    for name, weight, values in active
-                    if values.get(document)
-                },
-                **ground.shares.get(document, {}),
-            },
-        )
-        for negative, _, document in best
-    ]
+        sums[document] += sum(shares.values()) * (1 + _ALONE / ground.factors[document] * is_alone)
+    return sums
+
+
+def _signals(found: Mapping[str, Mapping[int, float]], ground: Ground, weights: Weights, focus: Focus) -> list[Signal]:
+    """Scores as signals, scaled so that the best file among those that the role works on has 1.
+
+    Scaled by the best of all files, a test that repeats the task's words would make every source look poor.
+    """
+    signals = []
+    for name, values in found.items():
+        factors = list(map(ground.factors.__getitem__, values))
+        own = max(factors, default=0.0)
+        most = max(map(mul, values.values(), factors), default=0.0)
+        if name in _ABSOLUTE:
+            signals.append(Signal(name, _weight(name, weights, focus), 1.0, values))
+        elif own > 0 and most > 0:
+            signals.append(Signal(name, _weight(name, weights, focus), own / most, values))
+    return signals
 
 
 def _weight(name: str, weights: Weights, focus: Focus) -> float:
@@ -160,34 +215,39 @@ def _weight(name: str, weights: Weights, focus: Focus) -> float:
     return weight * 2 if name == "recency" and focus.wants_recent else weight
 
 
-def with_passages(ranked: list[Ranked], scores: Mapping[int, list[float]], focus: Focus, weight: float) -> list[Ranked]:
+def with_passages(
+    ranked: list[Ranked], scores: Mapping[int, list[float]], factors: Sequence[float], weight: float
+) -> list[Ranked]:
     """``ranked`` again, best first, where the files at the places in ``scores`` (block scores by place) also get
-    credit for their best passage: a large file is judged by where it speaks of the task."""
+    credit for their best passage: a large file is judged by where it speaks of the task. ``factors``: by document how
+    much its kind counts."""
     peaks = {place: max(found, default=0.0) for place, found in scores.items()}
-    priors = {place: focus.prior(ranked[place].facts)[0] for place in peaks}
+    priors = {place: factors[ranked[place].facts.document] for place in peaks}
     own = max(priors.values(), default=1.0) or 1.0
     most = max((peak * priors[place] / own for place, peak in peaks.items()), default=0.0)
     if most <= 0:
         return ranked
-    result = list(ranked)
+    last = max(peaks) + 1
+    best = ranked[:last]  # credit lifts none of them below what comes after
     for place, peak in peaks.items():
         item = ranked[place]
         share = weight * min(peak / most, _SCALE_LIMIT)
         if share:
             parts = {**item.parts, "passages": share}
-            result[place] = Ranked(item.facts, item.score + share * priors[place], parts)
-    result.sort(key=_order)
-    return result
+            best[place] = Ranked(item.facts, item.score + share * priors[place], parts)
+    best.sort(key=_order)
+    return best + ranked[last:]
 
 
 def _order(item: Ranked) -> tuple[float, str]:
     return -item.score, item.facts.path
 
 
-def _signals(
+def _evidence(
     index: Index, ground: Ground, chronicle: Chronicle, query: Query, evidence: Evidence
 ) -> dict[str, dict[int, float]]:
-    by_path = ground.by_path
+    """By signal and document what speaks for it in this task."""
+    by_path = ground.terrain.by_path
     votes = chronicle.votes(query.terms) if not query.is_empty else {}
     return {
         "body": bm25(index, "body", query.terms),
@@ -197,8 +257,6 @@ def _signals(
         "mention": _mentions(ground, query),
         "scope": _scope(ground, query),
         "votes": {by_path[path]: vote for path, vote in votes.items() if path in by_path},
-        "recency": ground.recency,
-        "activity": ground.activity,
         "changed": {by_path[path]: 1.0 for path in evidence.changed if path in by_path},
         "evidence": {by_path[path]: 1.0 for path in evidence.named if path in by_path},
     }
@@ -207,20 +265,6 @@ def _signals(
 #: Signals that are shares already; the others are scaled.
 _ABSOLUTE = frozenset(("mention", "scope", "recency", "changed", "evidence"))
 _SCALE_LIMIT = 1.5
-
-
-def _scaled(scores: dict[int, float], factors: Mapping[int, float]) -> dict[int, float]:
-    """Scores relative to the best among the files that the role works on, at most 1.5.
-
-    Scaled by the best of all files, a test that repeats the task's words would make every source look poor.
-    """
-    known = {document: score for document, score in scores.items() if document in factors}
-    own = max((factors[document] for document in known), default=0.0)
-    most = max((score * factors[document] for document, score in known.items()), default=0.0)
-    if own <= 0 or most <= 0:
-        return {}
-    scale = own / most
-    return {document: min(score * scale, _SCALE_LIMIT) for document, score in known.items()}
 
 
 def _defined(index: Index, query: Query) -> dict[int, float]:
@@ -236,12 +280,12 @@ def _mentions(ground: Ground, query: Query) -> dict[int, float]:
     """1.5 where the task has a file's path or dotted name, 1 for its name, 0.6 for one word without the extension."""
     scores: dict[int, float] = {}
     for word in query.words:
-        for document, worth in ground.names.get(word, ()):
+        for document, worth in ground.terrain.names.get(word, ()):
             scores[document] = max(worth, scores.get(document, 0.0))
     for said in query.paths:
         last = said[-1].strip("_") if "." not in said[-1] else said[-1]
-        for document, _ in ground.names.get(last, ()):
-            if _agree(said, ground.files[document].path):
+        for document, _ in ground.terrain.names.get(last, ()):
+            if _agree(said, ground.terrain.files[document].path):
                 scores[document] = _WHOLE_PATH
     return scores
 
@@ -262,9 +306,9 @@ def _agree(said: tuple[str, ...], path: str) -> bool:
 def _scope(ground: Ground, query: Query) -> dict[int, float]:
     """For files in a part that the subject names: 0.4 to 1, the more the fewer files are in it."""
     scores: dict[int, float] = {}
-    total = len(ground.files)
+    total = len(ground)
     for scope in query.scopes:
-        documents = ground.places.get(scope, ())
+        documents = [document for document in ground.terrain.places.get(scope, ()) if ground.factors[document]]
         if documents and 2 * len(documents) < total:
             worth = 0.4 + 0.6 * math.log(total / len(documents)) / math.log(total)
             for document in documents:

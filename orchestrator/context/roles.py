@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -48,36 +49,32 @@ class Focus(msgspec.Struct, frozen=True, kw_only=True):
     wants_recent: bool = False
     wants_large: bool = False
 
-    def prior(self, facts: FileFacts) -> tuple[float, dict[str, float]]:
-        """``(factor, shares)``: how much this kind of file counts, and what the role's wishes add."""
-        factor = self.kinds.get(facts.kind, 0.3)
-        if self.languages and facts.kind in ("code", "test") and facts.language not in self.languages:
-            factor *= _OTHER_LANGUAGE
-        shares: dict[str, float] = {}
-        if self.wished is not None and self.wished.match(facts.path):
-            shares["required"] = DEMAND
-            factor = max(factor, 1.0)
-        elif self.included is not None and self.included.match(facts.path):
-            shares["included"] = _WISH
-        elif (place := self._place(facts.path)) is not None:
-            shares["required"] = _WISH * (0.9 - place / 2)
-        if self.wants_entries and is_entry_point(facts.path):
-            shares["entry"] = _WISH
-        if self.wants_large and facts.kind == "code":
-            shares["large"] = _WISH * min(1.0, facts.stamp.size / _LARGE_BYTES)
-        return factor, shares
+    def factor(self, kind: str, language: str) -> float:
+        """How much this kind of file counts."""
+        factor = self.kinds.get(kind, 0.3)
+        is_foreign = self.languages and kind in ("code", "test") and language not in self.languages
+        return factor * _OTHER_LANGUAGE if is_foreign else factor
 
-    def _place(self, path: str) -> float | None:
-        """Where the first requirement that brings ``path`` stands in the profile: 0 first, towards 1 last."""
-        for place, (_, pattern) in enumerate(self.required):
-            if pattern.match(path):
-                return place / len(self.required)
-        return None
+    def wishes(self) -> Iterator[tuple[str, float, Callable[[str], object]]]:
+        """``(name, share, is_wanted)``: what the role's wishes add to the score of the paths that they choose, the
+        strongest last. Of these one path gets the last one's only."""
+        count = len(self.required)
+        for place in range(count - 1, -1, -1):  # the earlier in the profile, the more
+            yield "required", WISH * (0.9 - place / count / 2), self.required[place][1].match
+        if self.included is not None:
+            yield "included", WISH, self.included.match
+        if self.wished is not None:
+            yield "required", DEMAND, self.wished.match
+
+
+def share_of_size(facts: FileFacts) -> float:
+    """What a role that wants large files adds to the score of this one."""
+    return WISH * min(1.0, facts.stamp.size / _LARGE_BYTES)
 
 
 _OTHER_LANGUAGE = 0.5
 #: What a profile's wish adds to a score: it orders files when the task says nothing, and little otherwise.
-_WISH = 0.06
+WISH = 0.06
 #: What a request's own requirement adds: more than most signals together, so that it comes first.
 DEMAND = 3.0
 #: Least weight of a kind that the profile requires.
