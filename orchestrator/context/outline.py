@@ -10,42 +10,45 @@ from operator import add
 
 import msgspec
 
+# Quantifiers that end in + keep what they took: going back over it could not match either, and takes most of the
+# time. A lookahead in front of an alternative says what a line must have for the rest to be worth trying.
 _MODIFIERS = (
     rb"(?:(?:export|default|pub(?:\([a-z: ]+\))?|public|private|protected|internal|static|final|abstract|async|unsafe|"
-    rb"inline|extern|override|open|sealed|data|suspend|virtual|partial|declare|readonly|local|const)[ \t]+)*"
+    rb"inline|extern|override|open|sealed|data|suspend|virtual|partial|declare|readonly|local|const)[ \t]++)*"
 )
 _KEYWORDS = (
     rb"(?:def|class|func|fun|fn|function\*?|struct|enum|trait|interface|type|mod|module|namespace|protocol|extension|"
     rb"object|record|union|defmodule|defp?|macro_rules!|message|service|rpc|const|let|var|val)"
 )
-_NAME = rb"([A-Za-z_$][\w$]*)"
-_GENERIC = rb"\n[ \t]*" + _MODIFIERS + _KEYWORDS + rb"[ \t]+" + _NAME
+_NAME = rb"([A-Za-z_$][\w$]*+)"
+_GENERIC = rb"\n[ \t]*+" + _MODIFIERS + _KEYWORDS + rb"[ \t]++" + _NAME
 _NOT_CONTROL = rb"(?!(?:if|for|while|switch|catch|return|else|do|throw|new|await|with|function)\b)"
 _METHOD_JS = (
-    rb"\n[ \t]+(?:(?:async|static|get|set|public|private|protected|readonly)[ \t]+)*[*#]?" + _NOT_CONTROL + _NAME
-    + rb"[ \t]*(?:<[^>\n]*>)?\([^\n;]*\)?[ \t]*(?::[^\n;{=]+)?\{[ \t]*(?=\n)"
+    rb"\n[ \t]++(?:(?:async|static|get|set|public|private|protected|readonly)[ \t]++)*[*#]?" + _NOT_CONTROL + _NAME
+    + rb"[ \t]*+(?=[<(][^\n]*\{[ \t]*+\n)(?:<[^>\n]*>)?\([^\n;]*\)?[ \t]*(?::[^\n;{=]+)?\{[ \t]*(?=\n)"
 )  # fmt: skip
 _MEMBER_JS = (
-    rb"\n[ \t]*(?:module\.)?(?:exports|[\w$.]+\.prototype|this|[A-Z][\w$]*)\.([A-Za-z_$][\w$]*)"
+    rb"\n[ \t]*+(?=[\w$.]++[ \t]*+=)(?:module\.)?(?:exports|[\w$.]+\.prototype|this|[A-Z][\w$]*)\.([A-Za-z_$][\w$]*)"
     rb"[ \t]*=[ \t]*(?:async[ \t]+)?(?:function|\()"
 )
-_PROPERTY_JS = rb"\n[ \t]+[\"']?([A-Za-z_$][\w$-]*)[\"']?[ \t]*:[ \t]*(?:async[ \t]+)?function\b"
-_ASSIGNMENT = rb"\n([A-Za-z_]\w*)[ \t]*(?::[^=\n]+)?=(?!=)"
+_PROPERTY_JS = rb"\n[ \t]++[\"']?([A-Za-z_$][\w$-]*+)[\"']?[ \t]*+:[ \t]*+(?:async[ \t]++)?function\b"
+_ASSIGNMENT = rb"\n([A-Za-z_]\w*+)[ \t]*+(?::[^=\n]+)?=(?!=)"
 _METHOD_TYPED = (
-    rb"\n[ \t]*(?:(?:public|private|protected|internal|static|final|abstract|override|virtual|async|synchronized)[ \t]+)+"  # noqa: E501
+    rb"\n[ \t]*+(?=[^\n(=;{}]++\()"
+    rb"(?:(?:public|private|protected|internal|static|final|abstract|override|virtual|async|synchronized)[ \t]++)+"
     rb"[^\n(=;{}]{0,160}?\b([A-Za-z_]\w*)[ \t]*\("
 )
-_FUNCTION_C = rb"\n(?:[A-Za-z_][\w:<>,*& \t]*?[ \t*&])([A-Za-z_~][\w:~]*)[ \t]*\([^;\n]*(?:\)[^;\n]*)?(?=\n|\{)"
-_DEFINE_C = rb"\n[ \t]*#[ \t]*define[ \t]+([A-Za-z_]\w*)"
-_GO = rb"\n[ \t]*(?:func[ \t]*(?:\([^)\n]*\)[ \t]*)?|type[ \t]+|var[ \t]+|const[ \t]+)([A-Za-z_]\w*)"
+_FUNCTION_C = rb"\n(?=[A-Za-z_][\w:<>,*&~ \t]*+\()(?:[A-Za-z_][\w:<>,*& \t]*?[ \t*&])([A-Za-z_~][\w:~]*)[ \t]*\([^;\n]*(?:\)[^;\n]*)?(?=\n|\{)"
+_DEFINE_C = rb"\n[ \t]*+#[ \t]*+define[ \t]++([A-Za-z_]\w*+)"
+_GO = rb"\n[ \t]*+(?:func[ \t]*+(?:\([^)\n]*\)[ \t]*+)?|type[ \t]++|var[ \t]++|const[ \t]++)([A-Za-z_]\w*+)"
 _RUST = (
-    rb"\n[ \t]*(?:pub(?:\([a-z: ]+\))?[ \t]+)?(?:(?:async|unsafe|const|default|extern(?:[ \t]+\"[^\"\n]*\")?)[ \t]+)*"
+    rb"\n[ \t]*+(?:pub(?:\([a-z: ]+\))?[ \t]++)?(?:(?:async|unsafe|const|default|extern(?:[ \t]+\"[^\"\n]*\")?)[ \t]+)*"
     rb"(?:fn|struct|enum|trait|mod|type|union|static|macro_rules!|impl(?:<[^\n]*?>)?(?:[ \t]+[^\n{]*?\bfor)?)"
     rb"[ \t]+(?:mut[ \t]+|&|dyn[ \t]+)*"
     rb"(?:[a-z_]\w*::)*([A-Za-z_]\w*)"
 )
-_PYTHON = rb"\n[ \t]*(?:def|class|async[ \t]+def)[ \t]+" + _NAME
-_RUBY = rb"\n[ \t]*(?:def|class|module)[ \t]+(?:self\.)?([A-Za-z_]\w*[?!]?)"
+_PYTHON = rb"\n[ \t]*+(?:def|class|async[ \t]++def)[ \t]++" + _NAME
+_RUBY = rb"\n[ \t]*+(?:def|class|module)[ \t]+(?:self\.)?([A-Za-z_]\w*[?!]?)"
 _HEADING = rb"\n#{1,6}[ \t]+([^\n]+)|\n(?=[^\s])([^\n]+)\n(?:={3,}|-{3,}|~{3,}|\^{3,})[ \t]*(?=\n)"
 _TABLE = rb"\n[ \t]*\[+([^\[\]\n]+)\]+"
 _SQL = (
