@@ -38,7 +38,10 @@ _METHOD_TYPED = (
     rb"(?:(?:public|private|protected|internal|static|final|abstract|override|virtual|async|synchronized)[ \t]++)+"
     rb"[^\n(=;{}]{0,160}?\b([A-Za-z_]\w*)[ \t]*\("
 )
-_FUNCTION_C = rb"\n(?=[A-Za-z_][\w:<>,*&~ \t]*+\()(?:[A-Za-z_][\w:<>,*& \t]*?[ \t*&])([A-Za-z_~][\w:~]*)[ \t]*\([^;\n]*(?:\)[^;\n]*)?(?=\n|\{)"
+_FUNCTION_C = (
+    rb"\n(?=[A-Za-z_][\w:<>,*&~ \t]*+\()"
+    rb"(?:[A-Za-z_][\w:<>,*& \t]*?[ \t*&])([A-Za-z_~][\w:~]*)[ \t]*\([^;\n]*(?:\)[^;\n]*)?(?=\n|\{)"
+)
 _DEFINE_C = rb"\n[ \t]*+#[ \t]*+define[ \t]++([A-Za-z_]\w*+)"
 _GO = rb"\n[ \t]*+(?:func[ \t]*+(?:\([^)\n]*\)[ \t]*+)?|type[ \t]++|var[ \t]++|const[ \t]++)([A-Za-z_]\w*+)"
 _RUST = (

@@ -16,9 +16,9 @@ from orchestrator.context.words import raw_identifiers
 
 
 class Form(msgspec.Struct, frozen=True):
-    """One form of secret. ``keys`` are literals in lower case, one of which a text must hold; ``is_guess`` means
-    that only the surroundings tell, so that plain words, hashes and placeholders are let through; ``is_long`` that
-    it spans lines."""
+    """One form of secret. ``keys`` are literals in lower case, one of which a text must hold; ``signs`` are characters
+    one of which must stand in the same line; ``is_guess`` means that only the surroundings tell, so that plain words,
+    hashes and placeholders are let through; ``is_long`` that it spans lines."""
 
     kind: str
     keys: tuple[str, ...]
@@ -26,10 +26,11 @@ class Form(msgspec.Struct, frozen=True):
     entropy: float
     is_guess: bool
     is_long: bool
+    signs: str
 
 
 class Forms(msgspec.Struct, frozen=True):
-    """The compiled table."""
+    """The compiled table. ``keys`` are all keys, each with the word that is looked for first."""
 
     forms: tuple[Form, ...]
     keys: tuple[tuple[str, str], ...]
@@ -50,6 +51,7 @@ def _forms() -> Forms:
             row.get("entropy", 0.0),
             row.get("is_guess", False),
             row.get("is_long", False),
+            row.get("signs", ""),
         )
         for row in data["form"]
     )
@@ -90,38 +92,48 @@ def redact(text: str) -> str:
     # each word once is a fraction of the text: most keys are ruled out there
     words = b"\n".join(set(raw_identifiers(low.encode("utf-8", "surrogatepass")))).decode("utf-8", "surrogatepass")
     present = {key for key, word in forms.keys if word in words and (key is word or key in low)}
+    places: dict[str, dict[int, int]] = {}
     for form in forms.forms if present else ():
         if present.isdisjoint(form.keys):
             continue
         if not form.is_long:
-            changed = _redact_lines(text, low, form, forms)
-            low = low if changed is text else changed.lower()
-            text = changed
+            changed = _redact_lines(text, low, form, forms, places)
         else:
             changed = form.pattern.sub(lambda match, form=form: _hidden(match, form, forms), text)  # type: ignore[misc]
-            low = low if changed == text else changed.lower()
-            text = changed
+        if changed != text:
+            text, low, places = changed, changed.lower(), {}
     return text
 
 
-def _redact_lines(text: str, low: str, form: Form, forms: Forms) -> str:
-    """Forms of one line look at the lines that hold a key: a few percent of a text."""
-    if len(low) != len(text):  # lower case took more characters somewhere, so places cannot be compared
-        return form.pattern.sub(lambda match: _hidden(match, form, forms), text)
-    spans: dict[int, int] = {}
-    for key in form.keys:
+def _lines_with(key: str, low: str, places: dict[str, dict[int, int]]) -> dict[int, int]:
+    """By start the end of each line that has ``key``; ``places`` remembers it for the next form."""
+    found = places.get(key)
+    if found is None:
+        found = places[key] = {}
         place = low.find(key)
         while place >= 0:
             start = low.rfind("\n", 0, place) + 1
             end = low.find("\n", place)
             end = len(low) if end < 0 else end
-            spans[start] = end
+            found[start] = end
             place = low.find(key, end)
+    return found
+
+
+def _redact_lines(text: str, low: str, form: Form, forms: Forms, places: dict[str, dict[int, int]]) -> str:
+    """Forms of one line look at the lines that hold a key: a few percent of a text."""
+    if len(low) != len(text):  # lower case took more characters somewhere, so places cannot be compared
+        return form.pattern.sub(lambda match: _hidden(match, form, forms), text)
+    spans: dict[int, int] = {}
+    for key in form.keys:
+        spans |= _lines_with(key, low, places)
     parts = []
     position = 0
     for start in sorted(spans):
         end = spans[start]
         line = text[start:end]
+        if form.signs and not any(sign in line for sign in form.signs):
+            continue
         changed = form.pattern.sub(lambda match: _hidden(match, form, forms), line)
         if changed is not line and changed != line:
             parts += [text[position:start], changed]
