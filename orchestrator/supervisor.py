@@ -13,6 +13,7 @@ import structlog
 
 from agentpool.local import LocalPool
 from orchestrator.agents.base import TokenMinter
+from orchestrator.agents.durability import Recorder
 from orchestrator.agents.feeds import EventFeeds
 from orchestrator.agents.launch import Launcher
 from orchestrator.agents.lives import AgentLives
@@ -161,14 +162,16 @@ class Supervisor:
             environ=self._environ,
         )
         self._feeds = EventFeeds(self.bus, self.pool, self.registry)
+        recorder = Recorder()
         self._lives = AgentLives(
             feeds=self._feeds,
             pool=self.pool,
             registry=self.registry,
             launcher=launcher,
-            records=RecordTaker(self.results, self._publish, self.metrics),
+            records=RecordTaker(self.results, self._publish, recorder, self.metrics),
             results=self.results,
             publish=self._publish,
+            recorder=recorder,
             minter=minter,
             intensity=RestartIntensity(self.settings.pool.restart_limit, self.settings.pool.restart_window_s),
             metrics=self.metrics,
@@ -179,6 +182,7 @@ class Supervisor:
             store=self.storage,
             registry=self.registry,
             lives=self._lives,
+            recorder=recorder,
             launcher=launcher,
             results=self.results,
             profiles=self.profiles,
@@ -194,6 +198,7 @@ class Supervisor:
             profiles=self.profiles,
             projects=self.projects,
             publish=self._publish,
+            recorder=recorder,
             clock=self._clock,
         )
 

@@ -137,7 +137,7 @@ ROUTES = (
         body=SpawnBody,
         answer=SpawnedAnswer,
         status=201,
-        codes=("AGT_001", "AGT_002", "AGT_005"),
+        codes=("AGT_001", "AGT_002", "AGT_005", "STR_001"),
         is_waiting=True,
     ),
     Route(
@@ -180,7 +180,7 @@ ROUTES = (
         tag="agents",
         query=TerminateQuery,
         answer=AgentAnswer,
-        codes=("AGT_003",),
+        codes=("AGT_003", "STR_001"),
         is_waiting=True,
     ),
     Route(

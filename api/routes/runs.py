@@ -79,6 +79,7 @@ ROUTES = (
         body=RunBody,
         answer=RunAnswer,
         status=201,
+        codes=("STR_001",),
     ),
     Route(
         method="GET",
@@ -119,7 +120,7 @@ ROUTES = (
         summary="End a run and its agents",
         tag="runs",
         answer=RunAnswer,
-        codes=("REQ_003",),
+        codes=("REQ_003", "STR_001"),
         is_waiting=True,
     ),
 )

@@ -58,7 +58,10 @@ class AgentsQuery(Query, frozen=True, kw_only=True):
 
 
 class AgentAnswer(Form, frozen=True, kw_only=True):
-    """What is known of one agent; the full view has more."""
+    """What is known of one agent; the full view has more.
+
+    ``unrecorded`` is there while storage refuses what is known of it, and says why.
+    """
 
     agent_id: str
     agent_type: str
@@ -74,6 +77,7 @@ class AgentAnswer(Form, frozen=True, kw_only=True):
     result_id: str | None
     error: str | None
     usage: dict[str, Any] = msgspec.field(default_factory=dict)
+    unrecorded: str | None = None
 
 
 class AgentPageAnswer(Form, frozen=True, kw_only=True):

@@ -1,10 +1,11 @@
-"""Doing what must be done although storage refuses for a while (a full disk, for instance)."""
+"""Doing what must be recorded although storage refuses for a while (a full disk, for instance)."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -13,20 +14,90 @@ from orchestrator.errors import StorageWriteFailed
 T = TypeVar("T")
 FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 5.0
+#: Seconds for which storage has to refuse before somebody who waits for a record is told so; a moment's refusal
+#: (a busy database, a file that is deleted just then) is over by then.
+PATIENCE_S = 3.0
+#: Seconds between two looks of somebody who waits.
+LOOK_S = 0.25
 log = structlog.get_logger(__name__)
 
 
-async def until_stored(action: Callable[[], Awaitable[T]]) -> T:
-    """Call ``action`` until storage takes it, waiting longer each time (FIRST_WAIT_S, doubled to LONGEST_WAIT_S).
+class Refusal(NamedTuple):
+    """Why storage takes nothing, and since which moment of the monotonic clock."""
 
-    An agent's end is a fact that nobody can be told to repeat, so it waits for the disk. Cancellation ends it;
-    a later sidecar then settles the agent from its record.
+    error: StorageWriteFailed
+    since: float
+
+
+class Recorded(Protocol):
+    """Something that is recorded; ``refusal`` says that this cannot be done now."""
+
+    refusal: Refusal | None
+
+
+class Recorder:
+    """Records facts that nobody can be told to repeat, however long storage refuses; knows whether it does.
+
+    Attributes:
+        refusal: set while storage refuses everything.
     """
-    wait_s = FIRST_WAIT_S
-    while True:
+
+    def __init__(self) -> None:
+        self.refusal: Refusal | None = None
+        self._waiting = 0
+
+    async def until_stored(self, action: Callable[[], Awaitable[T]], whose: Recorded | None = None) -> T:
+        """Call ``action`` until storage takes it, waiting longer each time (FIRST_WAIT_S, doubled to LONGEST_WAIT_S).
+
+        Meanwhile ``whose.refusal`` says why. Cancellation ends it; a later sidecar then settles the agent from its
+        record.
+        """
+        concerned: list[Recorded] = [self] if whose is None else [self, whose]
+        wait_s = FIRST_WAIT_S
+        self._waiting += 1
         try:
-            return await action()
-        except StorageWriteFailed as error:
-            log.warning("storage_refused", reason=error.message, retry_in_s=wait_s)
-            await asyncio.sleep(wait_s)
-            wait_s = min(LONGEST_WAIT_S, wait_s * 2)
+            while True:
+                try:
+                    stored = await action()
+                except StorageWriteFailed as error:
+                    if self.refusal is None:
+                        log.warning("storage_refuses", reason=error.message)
+                    for one in concerned:
+                        one.refusal = Refusal(error, one.refusal.since if one.refusal else time.monotonic())
+                    await asyncio.sleep(wait_s)
+                    wait_s = min(LONGEST_WAIT_S, wait_s * 2)
+                else:
+                    self._note_success(concerned)
+                    return stored
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self.refusal = None  # nobody who waits would find out that it is over
+
+    async def patiently(
+        self, work: asyncio.Future[T], whose: Recorded | None = None, *, is_due: Callable[[], bool] = lambda: True
+    ) -> T:
+        """What ``work`` gives, waited for as long as storage takes what comes; ``work`` goes on in any case.
+
+        Args:
+            whose: what it concerns.
+            is_due: whether nothing but storage can be what ``work`` still waits for.
+
+        Raises:
+            StorageWriteFailed: it is due, and storage has refused all, or what ``whose`` needs, for PATIENCE_S.
+                Also what ``work`` raises.
+        """
+        while True:
+            done, _ = await asyncio.wait({work}, timeout=LOOK_S)
+            if done:
+                return work.result()
+            for refusal in (self.refusal, whose.refusal if whose is not None else None):
+                if refusal is not None and time.monotonic() - refusal.since >= PATIENCE_S and is_due():
+                    error = refusal.error
+                    raise StorageWriteFailed(error.message, slug=error.slug, retry_after_s=error.retry_after_s)
+
+    def _note_success(self, concerned: list[Recorded]) -> None:
+        if self.refusal is not None:
+            log.warning("storage_takes_again", refused_s=round(time.monotonic() - self.refusal.since, 1))
+        for one in concerned:
+            one.refusal = None

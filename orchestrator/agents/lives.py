@@ -16,7 +16,7 @@ from agentpool.messages import AgentRecord as OutputRecord
 from agentpool.outcomes import classify
 from agentpool.states import STATUS_OF_OUTCOME, AgentState, Outcome, is_final
 from orchestrator.agents.base import Publish, TokenMinter
-from orchestrator.agents.durability import until_stored
+from orchestrator.agents.durability import Recorder
 from orchestrator.agents.ends import (
     MAX_OUTPUT_BYTES,
     describe_end,
@@ -32,6 +32,7 @@ from orchestrator.agents.registry import AgentRegistry, LiveAgent
 from orchestrator.agents.restarts import RestartIntensity, backoff_s, wants_restart
 from orchestrator.clock import Clock
 from orchestrator.errors import SidecarError, SpawnFailed
+from orchestrator.identifiers import new_id
 from orchestrator.metrics import Metrics
 from orchestrator.models import AgentRecord, EventDraft
 from orchestrator.results import ResultService
@@ -56,6 +57,7 @@ class AgentLives:
         records: RecordTaker,
         results: ResultService,
         publish: Publish,
+        recorder: Recorder,
         minter: TokenMinter,
         intensity: RestartIntensity,
         metrics: Metrics,
@@ -68,6 +70,7 @@ class AgentLives:
         self._records = records
         self._results = results
         self._publish = publish
+        self._recorder = recorder
         self._minter = minter
         self._intensity = intensity
         self._metrics = metrics
@@ -101,11 +104,16 @@ class AgentLives:
         try:
             spec = await self._launcher.prepare(live, previous_error)
             live.record_dir = spec.record_dir
+            if live.stopping.is_set():
+                raise SpawnFailed("it was ended before it was started", slug="ended")
+            live.has_process = True
             started = await self._pool.launch(spec)
         except LaunchFailed as error:
+            live.has_process = False
             raise SpawnFailed(str(error), slug=error.reason, details={"command": error.command}) from error
         except PoolClosed:
             # Nothing ran: the attempt does not count, and an agent that had been queued stays so.
+            live.has_process = False
             await self._registry.update(live, status=AgentState.QUEUED.value, attempt=live.record.attempt - 1)
             raise
         live.started_monotonic = self._clock.monotonic()
@@ -113,7 +121,7 @@ class AgentLives:
         await self._attach_feed(live)
         record = msgspec.structs.replace(live.record, status=AgentState.RUNNING.value)
         await asyncio.gather(
-            until_stored(
+            self._recorder.until_stored(
                 lambda: self._registry.update(
                     live,
                     status=AgentState.RUNNING.value,
@@ -121,7 +129,8 @@ class AgentLives:
                     start_ticks=started.start_ticks,
                     started_at=self._clock.now(),
                     workspace_path=spec.workspace,
-                )
+                ),
+                live,
             ),
             self.announce(supervisor_event("agent_started", record, key=f"{record.attempt}.started"), record),
         )
@@ -144,12 +153,14 @@ class AgentLives:
 
     async def announce(self, draft: EventDraft, record: AgentRecord) -> None:
         """Publish one of the supervisor's own events, however long storage refuses."""
-        await until_stored(lambda: self._publish(record.project_id, draft))
+        await self._recorder.until_stored(
+            lambda: self._publish(record.project_id, draft), self._registry.live.get(record.agent_id)
+        )
 
     async def tell_end(self, record: AgentRecord) -> None:
         """Publish the end of an ended agent, once, and note that; however long storage refuses."""
         await self.announce(end_event(record), record)
-        await until_stored(lambda: self._registry.mark_end_published(record))
+        await self._recorder.until_stored(lambda: self._registry.mark_end_published(record))
 
     async def live_through(self, live: LiveAgent) -> None:
         """Follow a started agent to its final status, restarts included.
@@ -225,7 +236,11 @@ class AgentLives:
         if live.result_id is None:
             output = await self._output_of(live, exited)
             draft = exit_result(record, exited, outcome, output)
-            stored = await until_stored(lambda: self._results.store(record.project_id, draft))
+            # One id for all tries: the database may have taken what the disk then refused a copy of.
+            result_id = new_id("res")
+            stored = await self._recorder.until_stored(
+                lambda: self._results.store(record.project_id, draft, result_id=result_id), live
+            )
             live.result_id = stored.result.id
             self._metrics.results_stored.inc()
         self._metrics.agents_ended.labels(outcome.value).inc()
@@ -248,7 +263,9 @@ class AgentLives:
             live.ticket = None
             # Its process is gone, and another program may have its number by now.
             gone = {"process_id": None, "start_ticks": None}
-            await until_stored(lambda: self._registry.update(live, status=AgentState.QUEUED.value, **facts, **gone))
+            await self._recorder.until_stored(
+                lambda: self._registry.update(live, status=AgentState.QUEUED.value, **facts, **gone), live
+            )
             await self.announce(
                 supervisor_event("agent_restarted", live.record, key=f"{record.attempt}.restarted"), record
             )
@@ -274,13 +291,13 @@ class AgentLives:
         told = msgspec.structs.replace(live.record, status=status.value, **facts)
         # Both go into the log together; the status shows only when both are durable.
         await asyncio.gather(
-            until_stored(lambda: self._registry.update(live, status=status.value, **facts)),
+            self._recorder.until_stored(lambda: self._registry.update(live, status=status.value, **facts), live),
             self.announce(end_event(told), live.record),
         )
         if "quarantine" in " ".join(live.notes):
             await self.announce(supervisor_event("agent_quarantined", live.record, key="quarantined"), live.record)
         self._registry.finish(live)
-        await until_stored(lambda: self._registry.mark_end_published(live.record))
+        await self._recorder.until_stored(lambda: self._registry.mark_end_published(live.record))
 
     async def fail_start(self, live: LiveAgent, failure: SidecarError) -> None:
         """Settle an agent whose attempt could not be started: failed, its files gone, its slot free."""
@@ -294,6 +311,7 @@ class AgentLives:
 
     async def end_unstarted(self, live: LiveAgent, outcome: Outcome, error: str) -> None:
         """Give a final status to an agent that has no process (queued, or not startable)."""
+        live.has_process = False
         if live.ticket is not None:
             live.ticket.release()
         await self._finish(

@@ -9,10 +9,10 @@ import structlog
 
 from agentpool.messages import AgentRecord as OutputRecord
 from orchestrator.agents.base import Publish
-from orchestrator.agents.durability import until_stored
+from orchestrator.agents.durability import Recorder
 from orchestrator.agents.registry import LiveAgent
 from orchestrator.errors import SidecarError
-from orchestrator.identifiers import check_identifier
+from orchestrator.identifiers import check_identifier, new_id
 from orchestrator.metrics import Metrics
 from orchestrator.models import JSON, EventDraft, Priority, ResultDraft
 from orchestrator.results import ResultService
@@ -46,8 +46,9 @@ class PipeResult(msgspec.Struct, frozen=True, kw_only=True):
 class RecordTaker:
     """Takes parsed lines in order; identity always comes from the pipe, never from the line."""
 
-    def __init__(self, results: ResultService, publish: Publish, metrics: Metrics) -> None:
+    def __init__(self, results: ResultService, publish: Publish, recorder: Recorder, metrics: Metrics) -> None:
         self._results = results
+        self._recorder = recorder
         self._publish = publish
         self._metrics = metrics
 
@@ -78,7 +79,9 @@ class RecordTaker:
                 publisher=live.record.agent_id,
                 **{name: getattr(line, name) for name in PipeEvent.__struct_fields__},
             )
-            await until_stored(lambda: self._publish(live.record.project_id, draft, role=live.record.agent_type))
+            await self._recorder.until_stored(
+                lambda: self._publish(live.record.project_id, draft, role=live.record.agent_type), live
+            )
         except (msgspec.DecodeError, SidecarError) as error:
             self._refuse(live, record, str(error))
 
@@ -95,7 +98,11 @@ class RecordTaker:
                 attempt=agent.attempt,
                 source="pipe",
             )
-            stored = await until_stored(lambda: self._results.store(agent.project_id, draft))
+            # One id for all tries: the database may have taken what the disk then refused a copy of.
+            result_id = new_id("res")
+            stored = await self._recorder.until_stored(
+                lambda: self._results.store(agent.project_id, draft, result_id=result_id), live
+            )
         except (msgspec.DecodeError, SidecarError) as error:
             self._refuse(live, record, str(error))
             return

@@ -13,6 +13,7 @@ from agentpool.messages import AgentExited
 from agentpool.messages import AgentRecord as OutputRecord
 from agentpool.states import AgentState, check_transition, is_final
 from orchestrator.agents.base import InputReceipt
+from orchestrator.agents.durability import Refusal
 from orchestrator.clock import Clock
 from orchestrator.models import JSON, AgentRecord
 from orchestrator.profiles.model import Profile
@@ -36,6 +37,8 @@ class LiveAgent:
         stop_reason: why somebody wants it ended, or None.
         result_id, result_status: the newest result of the running attempt.
         notes: what could not be taken from its pipe, for the evidence (bounded).
+        has_process: whether something of the running attempt may be there.
+        refusal: why what is known of it cannot be recorded now, or None.
     """
 
     def __init__(self, record: AgentRecord, profile: Profile) -> None:
@@ -50,6 +53,8 @@ class LiveAgent:
         self.result_id: str | None = None
         self.result_status: str | None = None
         self.notes: list[str] = []
+        self.has_process = False
+        self.refusal: Refusal | None = None
         self.progress: JSON = {}
         self.inputs: dict[str, InputReceipt] = {}
         self.stdout_bytes = 0

@@ -54,6 +54,8 @@ class Relay:
                 if fact.attempt != live.record.attempt:
                     log.warning("stale_fact", agent_id=fact.agent_id, attempt=fact.attempt)
                     continue
+                if isinstance(fact, AgentExited):
+                    live.has_process = False
                 await live.facts.put(fact)
 
     def _grew(self, live: LiveAgent, fact: AgentOutput) -> None:

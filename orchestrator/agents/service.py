@@ -11,15 +11,17 @@ import msgspec
 import structlog
 
 from agentpool.base import OutputChunk, Pool
-from agentpool.errors import IllegalTransition, PoolClosed, PoolDraining, PoolFull, UnknownAgent
+from agentpool.errors import PoolClosed, PoolDraining, PoolFull, UnknownAgent
 from agentpool.messages import AgentExited
 from agentpool.states import AgentState, Outcome, is_final
 from orchestrator.agents.base import Admission, InputReceipt, Spawned
+from orchestrator.agents.durability import Recorder
 from orchestrator.agents.ends import supervisor_event
 from orchestrator.agents.launch import Launcher, command_of
 from orchestrator.agents.lives import AgentLives
 from orchestrator.agents.registry import AgentRegistry, LiveAgent
 from orchestrator.agents.requests import check_request
+from orchestrator.agents.stopping import Stopper
 from orchestrator.agents.view import full_view, short_view
 from orchestrator.clock import Clock
 from orchestrator.errors import (
@@ -60,6 +62,7 @@ class AgentService:
         store: AgentStore,
         registry: AgentRegistry,
         lives: AgentLives,
+        recorder: Recorder,
         launcher: Launcher,
         results: ResultService,
         profiles: Profiles,
@@ -72,6 +75,8 @@ class AgentService:
         self._store = store
         self._registry = registry
         self._lives = lives
+        self._recorder = recorder
+        self._stopper = Stopper(registry, lives, recorder, clock)
         self._launcher = launcher
         self._results = results
         self._profiles = profiles
@@ -84,7 +89,8 @@ class AgentService:
     async def spawn(self, request: SpawnRequest, *, agent_id: str | None = None) -> Spawned:
         """Accept an agent; with a slot free it returns when the process runs, else when it is queued.
 
-        Raises BadRequest, NotFound (project), UnknownAgentType, PoolSaturated, SpawnFailed (nothing is left).
+        Raises BadRequest, NotFound (project), UnknownAgentType, PoolSaturated, SpawnFailed (nothing is left), and
+        StorageWriteFailed: nothing is left, or what had begun is ended and that is recorded when storage lets us.
         """
         profile = await self.check(request)
         if request.command is not None:
@@ -104,8 +110,21 @@ class AgentService:
         )
         live = LiveAgent(record, profile)
         self._enqueue(live)
-        # Shielded: a client that goes away must leave neither a half-started agent nor one that nobody starts.
-        return await asyncio.shield(self._keep(self._accept(live), live.record))
+        # A task: a client that goes away must leave neither a half-started agent nor one that nobody starts.
+        accepting = self._keep(self._accept(live), live.record)
+        try:
+            return await self._recorder.patiently(accepting, live)
+        except StorageWriteFailed as refused:
+            if not accepting.done():
+                self._abandon(live, refused)
+            raise
+
+    def _abandon(self, live: LiveAgent, refused: StorageWriteFailed) -> None:
+        """End an agent whose caller is told that it was not started, so that it will try again."""
+        log.warning("spawn_not_recorded", agent_id=live.record.agent_id, reason=refused.message)
+        refused.details["agent_id"] = live.record.agent_id
+        live.ask_to_stop("killed", 0.0)
+        self._keep(self._stopper.stop(live), live.record)
 
     async def _accept(self, live: LiveAgent) -> Spawned:
         """Make an agent durable and known, then start it; when storage refuses, nothing of it is left."""
@@ -160,7 +179,7 @@ class AgentService:
     async def _start(self, live: LiveAgent) -> Spawned:
         live.token = self._launcher.mint(live)
         assert live.ticket is not None
-        if live.ticket.position > 0:
+        if live.ticket.position > 0 or live.stopping.is_set():
             self._keep(self._start_when_granted(live), live.record)
             return Spawned(record=live.record, token=live.token, context_injected=False, queued=True)
         try:
@@ -242,13 +261,8 @@ class AgentService:
         return record
 
     async def find(self, project_id: str, agent_id: str) -> AgentRecord | None:
-        """The newest record, or None; while an ending is being told, it waits for it."""
-        record = await self._registry.find(project_id, agent_id)
-        live = self._registry.live.get(agent_id)
-        if live is not None and not live.facts.empty():
-            await live.ended.wait()
-            return live.record
-        return record
+        """The newest record, or None."""
+        return await self._registry.find(project_id, agent_id)
 
     def full_view(self, record: AgentRecord) -> JSON:
         """The record as the API shows it."""
@@ -268,28 +282,17 @@ class AgentService:
     async def terminate(self, record: AgentRecord, *, force: bool = False, timeout_s: float = 5.0) -> AgentRecord:
         """End an agent and return when nothing of it is left; one that has ended is returned as it is.
 
-        ``timeout_s`` is the grace between TERM and KILL; ``force`` gives none.
+        ``timeout_s`` is the grace between TERM and KILL; ``force`` gives none. Raises StorageWriteFailed when that
+        cannot be recorded now; it will be, and until then the agent is shown as one that stops.
         """
         live = self._registry.live.get(record.agent_id)
         if live is None:
             return await self.get(record.project_id, record.agent_id)
         live.ask_to_stop("killed", 0.0 if force else timeout_s)
-        # Shielded: the wish is noted, so it is carried out though the one who had it goes away.
-        await asyncio.shield(self._keep(self._stop_attempt(live), live.record))
-        await live.ended.wait()
+        # A task: the wish is noted, so it is carried out though the one who had it goes away.
+        ending = self._keep(self._stopper.end(live), live.record)
+        await self._stopper.wait(live, ending)
         return live.record
-
-    async def _stop_attempt(self, live: LiveAgent) -> None:
-        if live.record.status == AgentState.RUNNING:
-            try:
-                await self._registry.update(live, status=AgentState.STOPPING.value)
-            except IllegalTransition:
-                log.debug("agent_already_ended", agent_id=live.record.agent_id)
-            except StorageWriteFailed as refused:
-                # A full disk must not keep anything alive; the end itself waits until it can be stored.
-                log.warning("stopping_not_stored", agent_id=live.record.agent_id, reason=refused.message)
-        if live.record.process_id is not None:
-            await self._lives.stop_process(live)
 
     async def wait_ended(self, project_id: str, agent_id: str) -> AgentRecord:
         """Wait for an agent's final status."""

@@ -33,6 +33,11 @@ def short_view(record: AgentRecord, live: LiveAgent | None = None) -> JSON:
         view["output"] = {"stdout_bytes": live.stdout_bytes, "stderr_bytes": live.stderr_bytes}
         if live.ticket is not None and live.record.status == "queued":
             view["queue_position"] = live.ticket.position
+        if live.refusal is not None:
+            view["unrecorded"] = live.refusal.error.message
+            if record.status == "running" and not live.has_process:
+                # It has ended; which way is shown when it is durable.
+                view |= {"status": "stopping", "process_id": None}
     return view
 
 

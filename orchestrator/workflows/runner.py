@@ -10,12 +10,12 @@ import structlog
 
 from agentpool.states import AgentState
 from orchestrator.agents.base import Publish
-from orchestrator.agents.durability import until_stored
+from orchestrator.agents.durability import Recorder
 from orchestrator.agents.service import AgentService
 from orchestrator.clock import Clock
 from orchestrator.context.engine import ContextEngine
 from orchestrator.context.models import ContextRequest
-from orchestrator.errors import Conflict, NotFound, PoolSaturated, SidecarError
+from orchestrator.errors import Conflict, NotFound, PoolSaturated, SidecarError, StorageWriteFailed
 from orchestrator.identifiers import check_identifier, new_id
 from orchestrator.models import EventDraft, Run, RunStep, SpawnRequest
 from orchestrator.profiles.catalogue import Profiles
@@ -45,6 +45,7 @@ class RunService:
         profiles: Profiles,
         projects: ProjectService,
         publish: Publish,
+        recorder: Recorder,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -53,6 +54,7 @@ class RunService:
         self._profiles = profiles
         self._projects = projects
         self._publish = publish
+        self._recorder = recorder
         self._clock = clock
         self._running: dict[str, asyncio.Task[None]] = {}
         self._runs: dict[str, Run] = {}
@@ -86,12 +88,11 @@ class RunService:
         for step in steps:
             await self._agents.check(_request(run, step))
         await self._store.put_run(run)
-        self._runs[run.run_id] = run
-        await self._tell(run, "run_started", "started", {"workflow": workflow, "steps": len(steps)})
         self._begin(run)
         return run
 
     def _begin(self, run: Run) -> None:
+        self._runs[run.run_id] = run
         task = asyncio.create_task(self._execute(run.run_id), name=f"run {run.run_id}")
         self._running[run.run_id] = task
         task.add_done_callback(lambda done: self._ended(run.run_id, done))
@@ -106,20 +107,8 @@ class RunService:
         """Go on with what an earlier sidecar had begun; how many runs."""
         unfinished = await self._store.unfinished_runs()
         for run in unfinished:
-            self._runs[run.run_id] = await self._revive(run)
             self._begin(run)
         return len(unfinished)
-
-    async def _revive(self, run: Run) -> Run:
-        """Give steps whose agents ended with the earlier sidecar, not by themselves, a new agent each."""
-        steps = []
-        for step in run.steps:
-            if step.status == "running" and step.agent_id is not None:
-                record = await self._agents.find(run.project_id, step.agent_id)
-                if record is not None and record.evidence.get("ended_by") in WITH_THE_SIDECAR:
-                    step = msgspec.structs.replace(step, agent_id=None, status="pending")
-            steps.append(step)
-        return msgspec.structs.replace(run, steps=steps)
 
     async def get(self, project_id: str, run_id: str) -> Run:
         """The run. Raises NotFound."""
@@ -133,24 +122,30 @@ class RunService:
         return await self._store.list_runs(project_id, limit=limit)
 
     async def cancel(self, project_id: str, run_id: str) -> Run:
-        """End a run's agents, then the run; returns when nothing of it is left. Raises NotFound, Conflict."""
+        """End a run's agents, then the run; returns when nothing of it is left.
+
+        Raises NotFound, Conflict, and StorageWriteFailed when its end cannot be recorded now; it will be.
+        """
         run = await self.get(project_id, run_id)
         if run.status in FINAL:
             raise Conflict(f"run {run_id} is already {run.status}")
         self._cancelled.add(run_id)
-        for step in run.steps:
-            if step.agent_id is not None and step.status == "running":
-                try:
-                    await self._agents.terminate(await self._agents.get(project_id, step.agent_id))
-                except SidecarError as error:
-                    log.debug("step_had_no_agent", run_id=run_id, step=step.step, slug=error.slug)
+        await asyncio.gather(*(self._terminate(run, step) for step in run.steps if step.status == "running"))
         task = self._running.get(run_id)
         if task is not None:
-            await asyncio.wait({task})
+            await self._recorder.patiently(asyncio.ensure_future(asyncio.wait({task})))
         return await self.get(project_id, run_id)
+
+    async def _terminate(self, run: Run, step: RunStep) -> None:
+        try:
+            await self._agents.terminate(await self._agents.get(run.project_id, step.agent_id or ""))
+        except SidecarError as error:
+            log.debug("step_not_ended", run_id=run.run_id, step=step.step, slug=error.slug)
 
     async def _execute(self, run_id: str) -> None:
         run = self._runs[run_id]
+        if all(step.status == "pending" for step in run.steps):
+            await self._tell(run, "run_started", "started", {"workflow": run.workflow, "steps": len(run.steps)})
         for phase in sorted({step.phase for step in run.steps}):
             if run_id in self._cancelled:
                 break
@@ -171,33 +166,46 @@ class RunService:
         if step.status in (*FINAL, "killed", "timed_out") or run_id in self._cancelled:
             return
         try:
-            if step.agent_id is None or await self._agents.find(run.project_id, step.agent_id) is None:
-                # The id is durable before the agent is, so that a crash in between cannot start a second one.
-                step = await self._change(run_id, name, agent_id=step.agent_id or new_id("agt"), status="running")
-                await self._spawn(run, step)
-            assert step.agent_id is not None
-            record = await self._agents.wait_ended(run.project_id, step.agent_id)
+            agent_id = step.agent_id or new_id("agt")
+            if await self._agents.find(run.project_id, agent_id) is None:
+                agent_id = await self._spawn(run_id, name, agent_id)
+            record = await self._agents.wait_ended(run.project_id, agent_id)
+            if record.evidence.get("ended_by") in WITH_THE_SIDECAR and run_id not in self._cancelled:
+                # It ended with an earlier sidecar, not by itself: the step gets a new one.
+                agent_id = await self._spawn(run_id, name, new_id("agt"))
+                record = await self._agents.wait_ended(run.project_id, agent_id)
             status = record.status
         except SidecarError as error:
             log.warning("step_failed", run_id=run_id, step=name, code=error.code, slug=error.slug)
-            status = AgentState.FAILED.value
+            status = (AgentState.KILLED if run_id in self._cancelled else AgentState.FAILED).value
         await self._change(run_id, name, status=status)
 
-    async def _spawn(self, run: Run, step: RunStep) -> None:
-        request = _request(run, step)
+    async def _spawn(self, run_id: str, name: str, agent_id: str) -> str:
+        """Start a step's agent, however long pool or disk are full; its id. Raises what refused it in a cancelled run.
+
+        The id is durable before the agent is, so that a crash in between cannot start a second one.
+        """
         while True:
+            step = await self._change(run_id, name, agent_id=agent_id, status="running")
+            run = self._runs[run_id]
             try:
-                await self._agents.spawn(request, agent_id=step.agent_id)
-                return
-            except PoolSaturated as full:
-                await asyncio.sleep(full.retry_after_s or 1.0)
+                await self._agents.spawn(_request(run, step), agent_id=agent_id)
+            except (PoolSaturated, StorageWriteFailed) as refused:
+                if run_id in self._cancelled:
+                    raise
+                await asyncio.sleep(refused.retry_after_s or 1.0)
+                # One that was accepted and could not be recorded on is ended: the next try is another agent.
+                if await self._agents.find(run.project_id, agent_id) is not None:
+                    agent_id = new_id("agt")
+            else:
+                return agent_id
 
     async def _change(self, run_id: str, name: str, **changes: Any) -> RunStep:
         run = self._runs[run_id]
         step = msgspec.structs.replace(_step(run, name), **changes)
         steps = [step if old.step == name else old for old in run.steps]
         run = self._runs[run_id] = msgspec.structs.replace(run, steps=steps, updated_at=self._clock.now())
-        await until_stored(lambda: self._store.put_run(self._runs[run_id]))
+        await self._recorder.until_stored(lambda: self._store.put_run(self._runs[run_id]))
         return step
 
     async def _finish(self, run_id: str) -> None:
@@ -211,7 +219,7 @@ class RunService:
             status, error = "completed", None
         now = self._clock.now()
         run = msgspec.structs.replace(run, status=status, error=error, updated_at=now, ended_at=now)
-        await until_stored(lambda: self._store.put_run(run))
+        await self._recorder.until_stored(lambda: self._store.put_run(run))
         self._runs[run_id] = run
         await self._tell(run, "run_completed", "completed", {"status": status})
         del self._runs[run_id]
@@ -225,7 +233,7 @@ class RunService:
             correlation_id=run.run_id,
             data={"run_id": run.run_id, "issue_id": run.issue_id, **data},
         )
-        await until_stored(lambda: self._publish(run.project_id, draft))
+        await self._recorder.until_stored(lambda: self._publish(run.project_id, draft))
 
     async def stop(self) -> None:
         """Let go of all runs; they stay unfinished in storage and are resumed by the next sidecar."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from structlog.testing import capture_logs
 
 from orchestrator.errors import InvalidToken, SpawnFailed, StorageWriteFailed
 from orchestrator.identifiers import new_id
-from orchestrator.models import AgentQuery, AgentRecord, ResultDraft
+from orchestrator.models import AgentQuery, AgentRecord, ResultDraft, ResultQuery
 from orchestrator.supervisor import Supervisor
 from tests.support.supervisors import (
     PATIENCE_S,
@@ -128,6 +129,89 @@ async def test_a_full_disk_keeps_no_agent_alive(tmp_path: Path, monkeypatch: pyt
         gate.opened.set()
         async with asyncio.timeout(PATIENCE_S):
             assert (await ending).status == "killed"
+
+
+async def test_an_end_does_not_wait_for_the_record_of_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk an agent whose start was not recorded yet had no process to end, and ran on."""
+    async with running_supervisor(tmp_path) as supervisor:
+        gate = Gate(supervisor, monkeypatch, "running")
+        spawning = asyncio.create_task(supervisor.agents.spawn(request("/bin/sleep", "600")))
+        await gate.reached.wait()
+        (live,) = supervisor.registry.live.values()
+        ending = asyncio.create_task(supervisor.agents.terminate(live.record, force=True))
+        async with asyncio.timeout(PATIENCE_S):
+            while live.has_process:
+                await asyncio.sleep(0.01)
+        assert live.record.status == "starting"
+        gate.opened.set()
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await ending).status == "killed"
+            await spawning
+
+
+async def test_a_spawn_whose_start_is_not_recorded_is_refused_and_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A spawn whose process ran on a disk that became full was not answered; its client tried again, and two ran."""
+    async with running_supervisor(tmp_path) as supervisor:
+        gate = Gate(supervisor, monkeypatch, "running")
+        gate.is_refusing = True
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(StorageWriteFailed) as caught:
+                await supervisor.agents.spawn(request("/bin/sleep", "600"))
+            (live,) = supervisor.registry.live.values()
+            assert caught.value.details == {"agent_id": live.record.agent_id}
+            while live.has_process:
+                await asyncio.sleep(0.01)
+        gate.opened.set()
+        record = await ended(supervisor, live.record.agent_id)
+        assert (record.status, record.attempt, record.survivors["count"]) == ("killed", 1, 0)
+        assert (await event_types(supervisor, record.agent_id)).count("agent_killed") == 1
+
+
+async def test_a_spawn_that_is_refused_late_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spawn whose client had been told no was started after all when storage was back."""
+    started = tmp_path / "started"
+    async with running_supervisor(tmp_path) as supervisor:
+        publish = supervisor.bus.publish
+        is_full = True
+
+        async def refuse(*args: Any, **options: Any) -> Any:
+            if is_full:
+                raise StorageWriteFailed("the disk is full")
+            return await publish(*args, **options)
+
+        monkeypatch.setattr(supervisor.bus, "publish", refuse)
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(StorageWriteFailed):
+                await supervisor.agents.spawn(request("/usr/bin/touch", str(started)))
+        (live,) = supervisor.registry.live.values()
+        is_full = False
+        record = await ended(supervisor, live.record.agent_id)
+        assert (record.status, record.attempt) == ("killed", 0)
+        assert not await asyncio.to_thread(started.exists)
+        assert supervisor.pool.stats().running == 0
+
+
+@pytest.mark.parametrize("said", ["nothing", "result"])
+async def test_tries_to_store_a_result_make_one_result(tmp_path: Path, said: str) -> None:
+    """Each try to store an attempt's result while its copy found no room left another round in the database."""
+    copies = tmp_path / "storage" / "results"
+    line = 'import time; print(\'{"type":"result","result":{"status":"success"}}\'); time.sleep(0.2)'
+    async with running_supervisor(tmp_path) as supervisor:
+        await asyncio.to_thread(copies.write_text, "no directory can be here")
+        spawned = await supervisor.agents.spawn(python_agent(line if said == "result" else "pass"))
+        live = supervisor.registry.live[spawned.record.agent_id]
+        async with asyncio.timeout(PATIENCE_S):
+            while live.refusal is None or time.monotonic() - live.refusal.since < 1.0:  # several tries
+                await asyncio.sleep(0.02)
+        await asyncio.to_thread(copies.unlink)
+        record = await ended(supervisor, spawned.record.agent_id)
+        page = await supervisor.results.query(PROJECT, ResultQuery(issue_id="issue-1"))
+        assert [result.id for result in page.results] == [record.result_id]
+        assert record.status == "completed"
 
 
 async def test_an_end_asked_for_while_the_agent_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,9 +38,11 @@ def write_roles(tmp_path: Path, **scripts: str) -> None:
 
 
 async def finished(supervisor: Supervisor, run_id: str) -> Run:
-    """The run once it is over."""
+    """The run once it is over and that has been told."""
     async with asyncio.timeout(PATIENCE_S):
         while (run := await supervisor.runs.get(PROJECT, run_id)).status == "running":
+            await asyncio.sleep(0.02)
+        while (await events(supervisor))[-1].event_type != "run_completed":
             await asyncio.sleep(0.02)
     return run
 

@@ -1,0 +1,164 @@
+"""Disks that stay full: every request is answered, what cannot be recorded is when there is room again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.agents import agent, ended, say_result, spawn
+from tests.support.disks import NoSmallDisk, fill, small_disk
+from tests.support.http import Answer, Api
+from tests.support.pools import is_living
+from tests.support.repo import sample_repository
+from tests.support.server import Server
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.chaos
+
+#: No request may take longer on a full disk.
+ANSWER_S = 15.0
+DISK_BYTES = 48 << 20
+#: A step of a run that works until a file called ``go`` is there.
+ROLE = """---
+name: {name}
+description: {name} of this test
+category: support
+permission_class: coding
+runtime: jsonl
+command: [/bin/sh, -c, 'while [ ! -e go ]; do sleep 0.1; done']
+---
+Wait.
+"""
+
+
+@pytest.fixture
+def on_small_disk(tmp_path: Path) -> Iterator[Server]:
+    """A sidecar whose storage is a small file system of its own, and whose project has roles that wait for ``go``."""
+    project = sample_repository(tmp_path / "sample")
+    roles = project / ".orchestrator" / "profiles"
+    roles.mkdir(parents=True)
+    for name in ("chief-architect", "code-reviewer"):
+        (roles / f"{name}.md").write_text(ROLE.format(name=name))
+    try:
+        with small_disk(tmp_path / "storage", DISK_BYTES) as disk, Server(disk, {"sample": project}) as server:
+            yield server
+    except NoSmallDisk as reason:
+        pytest.skip(str(reason))
+
+
+def exhaust(server: Server, api: Api, issue: str) -> Path:
+    """Fill the disk until storage takes nothing more, however small; the file to delete."""
+    filler = fill(server.storage)
+    body = {"agent_type": "python-specialist", "issue_id": issue, "result": {"status": "success"}}
+    row: list[int] = []
+
+    def refused() -> bool:
+        row.append(api.post("/api/results", body).expect(201, 503).status)
+        return row[-5:] == [503] * 5
+
+    until(refused, timeout_s=60, what="storage takes nothing more")
+    return filler
+
+
+def told_why(answer: Answer) -> dict[str, Any]:
+    """The error of an answer that a full disk is the reason of, which it has to name."""
+    error = answer.refused(503, "STR_001")
+    assert "disk is full" in error["message"], error
+    assert "Retry-After" in answer.headers
+    return error
+
+
+def end_events(api: Api, agent_id: str) -> list[Any]:
+    """The data of an agent's end events."""
+    types = "agent_completed,agent_failed,agent_killed"
+    events = api.get("/api/events", type=types, limit=1000).expect(200).json["events"]
+    return [event["data"] for event in events if event["data"]["agent_id"] == agent_id]
+
+
+def test_an_end_that_finds_no_room_is_answered_and_recorded_later(on_small_disk: Server, issue: str) -> None:
+    """DELETE on a disk that stayed full was never answered, and the agent was shown as running though it was gone."""
+    server = on_small_disk
+    with Api(server.url, server.token(), timeout_s=ANSWER_S) as api:
+        running = spawn(api, issue, "sleep 300")
+        agent_id, pid = running["agent_id"], running["process_id"]
+        filler = exhaust(server, api, issue)
+        for _ in range(2):
+            error = told_why(api.delete(f"/api/agents/{agent_id}", force="true"))
+            assert error["details"] == {"agent_id": agent_id, "has_process": False}
+            assert not psutil.pid_exists(pid)
+        shown = agent(api, agent_id)
+        assert (shown["status"], shown["process_id"], shown["exit_code"]) == ("stopping", None, None)
+        assert "disk is full" in shown["unrecorded"]
+        assert end_events(api, agent_id) == []
+        filler.unlink()
+        record = ended(api, agent_id)
+        assert (record["status"], record["survivors"]["count"]) == ("killed", 0)
+        assert "unrecorded" not in record
+        assert [data["status"] for data in end_events(api, agent_id)] == ["killed"]
+        assert api.delete(f"/api/agents/{agent_id}").expect(200).json["status"] == "killed"
+    assert "Traceback" not in server.diagnosis()
+
+
+def test_every_request_is_answered_on_a_disk_that_stays_full(on_small_disk: Server, issue: str) -> None:
+    """Requests that waited for a record waited until their clients gave up."""
+    server = on_small_disk
+    with Api(server.url, server.token(), timeout_s=ANSWER_S) as api:
+        run = {"issue_id": issue, "task": "look", "workflow": "quick"}
+        run_id = api.post("/api/runs", run).expect(201).json["run_id"]
+        running = spawn(api, issue, "while read -r line; do echo got; done")["agent_id"]
+        until(lambda: api.get(f"/api/runs/{run_id}").json["steps"][0]["status"] == "running", what="the run works")
+        filler = exhaust(server, api, issue)
+        order = {"agent_type": "python-specialist", "issue_id": issue, "task": "t", "command": ["/bin/true"]}
+        told_why(api.post("/api/agents/spawn", order))
+        told_why(api.post("/api/events/storm", {"topic": "testing", "data": {}}))
+        told_why(api.post("/api/runs", run))
+        told_why(api.post(f"/api/runs/{run_id}/cancel"))
+        api.post(f"/api/agents/{running}/input", {"text": "hello"}).expect(202)
+        api.post("/api/pool/pause").expect(200)
+        api.post("/api/pool/resume").expect(200)
+        for path in ("/api/agents", f"/api/agents/{running}", f"/api/runs/{run_id}", "/api/results", "/api/events"):
+            api.get(path).expect(200)
+        assert api.get("/health").expect(200).json["status"] == "degraded"
+        until(lambda: agent(api, running)["inputs"][0]["state"] == "written", what="the message is written")
+        filler.unlink()
+        until(lambda: api.get(f"/api/runs/{run_id}").json["status"] == "cancelled", what="the run is cancelled")
+        assert ended(api, spawn(api, issue, say_result())["agent_id"])["status"] == "completed"
+        # What was refused has left nothing behind that runs or waits.
+        alive = [one["agent_id"] for one in api.get("/api/agents", limit=1000).json["agents"] if not one["ended_at"]]
+        assert alive == [running]
+        api.delete(f"/api/agents/{running}", force="true").expect(200)
+
+
+def test_a_start_on_a_full_disk_does_not_wait_for_a_runs_agents(on_small_disk: Server, issue: str) -> None:
+    """A sidecar that was killed amid a run did not start again on a full disk: it waited for its agents' ends."""
+    server = on_small_disk
+    api = server.api()
+    run = {"issue_id": issue, "task": "look", "workflow": "quick"}
+    run_id = api.post("/api/runs", run).expect(201).json["run_id"]
+
+    def first_agent() -> Any:
+        agents = api.get("/api/agents", issue_id=issue, status="running").expect(200).json["agents"]
+        return agents[0] if agents else None
+
+    lost = until(first_agent, what="the run's first agent works")
+    filler = exhaust(server, api, issue)
+    server.kill9()
+    until(lambda: not is_living(lost["process_id"]), what="its workers end its agents")
+    more = fill(server.storage, "more")
+    server.restart()
+    api = server.api()
+    assert api.get(f"/api/runs/{run_id}").expect(200).json["status"] == "running"
+    (server.projects["sample"] / "go").touch()
+    more.unlink()
+    filler.unlink()
+    until(
+        lambda: api.get(f"/api/runs/{run_id}").json["status"] == "completed",
+        timeout_s=60,
+        what=lambda: f"the run goes on: {api.get(f'/api/runs/{run_id}').json}",
+    )
+    ended(api, lost["agent_id"])
+    assert end_events(api, lost["agent_id"])[0]["outcome"] == "lost"
