@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 
 import msgspec
@@ -18,11 +19,12 @@ from orchestrator.context.secrets import redact
 
 
 class ReadFiles(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Wanted: the digests of files, ``(path, stamp, checksum)`` as in ``Task``. Paths are bytes, since a path need
-    not be Unicode."""
+    """Wanted: the digests of files, ``(path, stamp, checksum)`` as in ``Task``, with ``words`` as ``digest`` has
+    them. Paths are bytes, since a path need not be Unicode."""
 
     root: bytes
     files: list[tuple[bytes, Stamp, str]]
+    words: list[str] | None = None
 
 
 class OpenFiles(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -38,9 +40,10 @@ FilesRead = list[Digest]
 FilesOpened = list[tuple[bytes, list[Block]] | None]
 
 
-def tasks_to_send(root: str, tasks: list[Task]) -> ReadFiles:
+def tasks_to_send(root: str, tasks: list[Task], words: Sequence[str] | None = None) -> ReadFiles:
     """The wish for these tasks."""
-    return ReadFiles(os.fsencode(root), [(os.fsencode(task.path), task.stamp, task.checksum) for task in tasks])
+    files = [(os.fsencode(task.path), task.stamp, task.checksum) for task in tasks]
+    return ReadFiles(os.fsencode(root), files, None if words is None else list(words))
 
 
 def open_file(reader: Reader, path: str, checksum: str, language: str) -> View:
@@ -63,7 +66,8 @@ def serve(connection: socket.socket) -> None:
 
 def _read(wish: ReadFiles) -> FilesRead:
     with reading(os.fsdecode(wish.root)) as reader:
-        return [digest(reader, Task(os.fsdecode(path), stamp, checksum)) for path, stamp, checksum in wish.files]
+        tasks = [Task(os.fsdecode(path), stamp, checksum) for path, stamp, checksum in wish.files]
+        return [digest(reader, task, wish.words) for task in tasks]
 
 
 def _opened(wish: OpenFiles) -> FilesOpened:

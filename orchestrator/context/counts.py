@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -46,3 +46,22 @@ def count(data: bytes, names: Iterable[bytes]) -> Counted:
     except ValueError:
         counts = bytes([min(number, MOST) for number in identifiers.values()])
     return Counted(identifiers.total(), b"\n".join(identifiers), counts, b"\n".join(dict.fromkeys(names)))
+
+
+#: Bytes of a text for each identifier in it, about; only the lengths of texts relative to each other matter.
+_IDENTIFIER_BYTES = 8
+
+
+def needle(word: str) -> bytes:
+    """What a text in lower case holds wherever a word with this stem stands: the stem but for a last ``i`` that may
+    have been a ``y``."""
+    return (word.removesuffix("i") or word).encode("utf-8", "surrogatepass")
+
+
+def count_words(data: bytes, words: Sequence[str]) -> Counted:
+    """How often each of ``words`` (stems) stands in a text, also within other words; ``total`` is estimated."""
+    low = data.lower()
+    found = [(word, number) for word in words if (number := low.count(needle(word)))]
+    identifiers = b"\n".join(word.encode("utf-8", "surrogatepass") for word, _ in found)
+    counts = bytes(min(number, MOST) for _, number in found)
+    return Counted(len(data) // _IDENTIFIER_BYTES, identifiers, counts, b"")

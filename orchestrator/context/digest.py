@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import msgspec
 
 from orchestrator.context import kinds
-from orchestrator.context.counts import Counted, count
+from orchestrator.context.counts import Counted, count, count_words
 from orchestrator.context.models import Stamp
 from orchestrator.context.outline import defined_names
 from orchestrator.context.reading import Reader, Refused
@@ -48,8 +49,9 @@ class Digest(msgspec.Struct, array_like=True):
     counted: Counted | None = None
 
 
-def digest(reader: Reader, task: Task) -> Digest:
-    """Read a file; one that is refused has no checksum."""
+def digest(reader: Reader, task: Task, words: Sequence[str] | None = None) -> Digest:
+    """Read a file; one that is refused has no checksum. ``words``: only these stems are counted, and no definitions
+    looked for; None counts everything."""
     kind, language = kinds.kind_of(task.path), kinds.language_of(task.path)
     found = Digest(task.stamp, kind, language)
     if kind == "binary" or task.stamp.size > LARGEST_BYTES:
@@ -67,11 +69,11 @@ def digest(reader: Reader, task: Task) -> Digest:
     if task.checksum and task.checksum == content.checksum:
         found.is_same = True
         return found
-    _look(found, task.path, content.data)
+    _look(found, task.path, content.data, words)
     return found
 
 
-def _look(found: Digest, path: str, data: bytes) -> None:
+def _look(found: Digest, path: str, data: bytes, words: Sequence[str] | None) -> None:
     """Tell what the text is, and count it."""
     if kinds.is_binary(data):
         found.kind, found.is_text = "binary", False
@@ -86,6 +88,9 @@ def _look(found: Digest, path: str, data: bytes) -> None:
     found.lines = ends + (not data.endswith(b"\n") if data else 0)
     if is_secret_file(path):
         return
+    searched = data if found.kind not in _NAMES_ONLY and not is_minified else b""
+    if words is not None:
+        found.counted = count_words(searched, words)
+        return
     names = defined_names(data, found.language) if found.kind in _CODE else ()
-    is_searched = found.kind not in _NAMES_ONLY and not is_minified
-    found.counted = count(data if is_searched else b"", names)
+    found.counted = count(searched, names)
