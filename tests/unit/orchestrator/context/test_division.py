@@ -160,6 +160,40 @@ def _digests(root: Path, hire: Callable[[], socket.socket] | None) -> dict[str, 
         return {task.path: digest for task, digest in found}
 
 
+def test_long_paths_keep_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two wishes of long paths were more than a socket holds: the builder waited for its assistant to read the second,
+    the assistant for the builder to read its answer to the first, until both gave up."""
+    monkeypatch.setattr(module, "_PATIENCE_S", 3.0)
+    folder = "/".join(["d" * 200] * 17)
+    monkeypatch.chdir(tmp_path)
+    os.makedirs(folder)
+    text = b"".join(b"identifier_%d = %d\n" % (n, n) for n in range(200))
+    for number in range(400):
+        Path(folder, f"{number}.py").write_bytes(text)
+    with Division(Office().hire, str(tmp_path), most=1) as division, reading(str(tmp_path)) as reader:
+        tasks = []
+        for number in range(400):
+            stamp = reader.stamp(f"{folder}/{number}.py")
+            assert stamp is not None
+            tasks.append(Task(f"{folder}/{number}.py", stamp))
+        assert len(list(division.digests(reader, tasks))) == 400
+        assert len(division._team()) == 1, "the assistant was given up"
+
+
+def test_words_are_counted_alike_by_all(root: Path) -> None:
+    """An assistant counted everything where a few words were asked for, or other words than this process."""
+    office = Office()
+    with Division(office.hire, str(root), most=1) as division, reading(str(root)) as reader:
+        stamp = reader.stamp("pkg0/module_0.py")
+        assert stamp is not None
+        tasks = [Task(f"pkg{n % 7}/module_{n}.py", stamp) for n in range(300)]
+        counted = [found.counted for _, found in division.digests(reader, tasks, ["parser2", "fold", "headeri"])]
+    assert office.close() == 1
+    assert {(found.identifiers, found.counts) for found in counted if found} == {
+        (b"parser2\nfold\nheaderi", bytes((60, 60, 120)))
+    }
+
+
 def test_a_small_project_starts_no_assistant(tmp_path: Path) -> None:
     """Every small change started processes."""
     write_files(tmp_path, {f"m{n}.py": "x = 1\n" for n in range(40)})
