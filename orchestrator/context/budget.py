@@ -8,7 +8,9 @@ matches, and its size). Blocks are taken by worth per byte, the classic greedy a
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, count, repeat
 from operator import mul
 
 import msgspec
@@ -113,7 +115,7 @@ def _pick(
 ) -> tuple[dict[int, list[int]], int]:
     """Blocks by file as tier and worth per byte have it, and the bytes left."""
     best = max((ranked[number].score for number in views), default=0.0) or 1.0
-    candidates: list[tuple[int, float, int, int]] = []
+    candidates: defaultdict[int, list[tuple[float, int, int]]] = defaultdict(list)
     for number, (view, scores) in views.items():
         chance = max(ranked[number].score / best, 1e-6) ** packing.sharpness
         most = max(scores, default=0.0) or 1.0
@@ -124,12 +126,10 @@ def _pick(
             scale * value if size >= least else scale * value * size / least
             for value, size in zip(worth, view.sizes, strict=True)
         ]
-        tier = tiers[number]
-        candidates += [(tier, density, number, index) for index, density in enumerate(densities)]
-    candidates.sort()
+        candidates[tiers[number]] += zip(densities, repeat(number), count())
     picked: dict[int, list[int]] = {}
     left = budget
-    for _, _, number, index in candidates:
+    for _, number, index in chain.from_iterable(sorted(candidates[tier]) for tier in sorted(candidates)):
         size = views[number][0].sizes[index]
         if size <= left:
             left -= size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ class Chronicle:
     def _reset(self) -> None:
         self._tokens: dict[str, int] = {}
         self._messages = Postings()
+        self._norms: list[float] = []
         self.commits: list[Commit] = []
         self.by_file: dict[str, list[int]] = {}
         self.newest: str | None = None
@@ -43,6 +45,9 @@ class Chronicle:
         for commit in reversed(history[:count]):
             self._append(commit)
         self.newest = history[0].hash
+        lengths = self._messages.lengths
+        average = max(1.0, self._messages.total / len(lengths))
+        self._norms = [1.2 * (0.5 + 0.5 * length / average) for length in lengths]
 
     def _ends_with(self, history: list[Commit]) -> bool:
         """Whether the newest known commits are these (newest first)."""
@@ -65,9 +70,7 @@ class Chronicle:
         total = len(self.commits)
         if not total:
             return []
-        average = max(1.0, self._messages.total / total)
-        lengths = self._messages.lengths
-        norm = [1.2 * (0.5 + 0.5 * length / average) for length in lengths]
+        norms = self._norms
         scores: dict[int, float] = {}
         for word, weight in terms.items():
             token = self._tokens.get(word)
@@ -77,9 +80,8 @@ class Chronicle:
             value = weight * math.log(1 + (total - len(postings) + 0.5) / (len(postings) + 0.5)) * 2.2
             for posting in postings:
                 number, count = posting >> 8, posting & 255
-                scores[number] = scores.get(number, 0.0) + value * count / (count + norm[number])
-        best = sorted(scores.items(), key=lambda item: (-item[1], -item[0]))
-        return best[:_TOP_COMMITS]
+                scores[number] = scores.get(number, 0.0) + value * count / (count + norms[number])
+        return heapq.nlargest(_TOP_COMMITS, scores.items(), key=lambda item: (item[1], item[0]))
 
     def votes(self, terms: Mapping[str, float]) -> dict[str, float]:
         """By path how strongly similar commits vote for it (the best one's files get most)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -79,8 +79,8 @@ class ProjectState:
         self._begin = time.monotonic_ns()
         self.generation = 0
         self.layout = self._begin
-        #: the lists of the answers' structure part and the layout that they show; the renderer's
-        self.structure: tuple[int, dict[str, Any]] | None = None
+        #: parts of answers that are the same for all of a generation or layout, with its number; the renderer's
+        self.rendered: dict[str, tuple[int, Any]] = {}
         self._withheld: tuple[int, list[tuple[str, str]]] | None = None
         self._tracked: Tracked | None = None
         self._repository: Repository | None = None
@@ -90,8 +90,7 @@ class ProjectState:
     @property
     def size_bytes(self) -> int:
         """Memory that this state takes, estimated."""
-        history = sum(300 + len(commit.message) + 90 * len(commit.files) for commit in self.history)
-        return self.index.size_bytes + self.index.waiting_bytes + 600 * len(self.files) + history
+        return self.index.size_bytes + self.index.waiting_bytes + 600 * len(self.files) + 1000 * len(self.history)
 
     def refresh(self, division: Division | None = None) -> bool:
         """Bring everything up to date; whether anything changed. ``division`` shares the reading of many files.
@@ -328,6 +327,6 @@ class ProjectState:
             self._withheld = (self.generation, sorted(found))
         return self._withheld[1]
 
-    def readable(self) -> Iterable[FileFacts]:
+    def readable(self) -> list[FileFacts]:
         """The files whose text may be shown."""
-        return (facts for facts in self.files.values() if facts.document >= 0)
+        return [facts for facts in self.files.values() if facts.document >= 0]

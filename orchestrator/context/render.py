@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -34,9 +35,9 @@ def render(order: BuildOrder, state: ProjectState, selection: Selection, metadat
         "issue_id": order.issue_id,
         "agent_type": order.role.agent_type,
         "context": {
-            "project_structure": _structure(state),
+            "project_structure": _part(state, "structure", _structure),
             "relevant_files": files,
-            "git_context": _git(state),
+            "git_context": _part(state, "git", _git),
             "previous_agent_outputs": [_redacted(output) for output in order.outputs],
             "metadata": metadata,
         },
@@ -46,10 +47,29 @@ def render(order: BuildOrder, state: ProjectState, selection: Selection, metadat
         "file_count": len(files),
         "omitted": [{"path": shown(path), "reason": reason} for path, reason in selection.omitted[:_OMITTED_SHOWN]],
     }
-    body = _bounded(document, [(chosen.tier, chosen.size) for chosen in selection.chosen])
+    body = _quickly(document, state)
+    if len(body) > ANSWER_BYTES - 1024:
+        body = _bounded(document, [(chosen.tier, chosen.size) for chosen in selection.chosen])
     etag = '"' + hashlib.sha256(body).hexdigest()[:32] + '"'
     tail = f',"timestamp":"{rfc3339(order.now)}","cache_hit":false}}'
     return body[:-1] + tail.encode(), etag
+
+
+def _part(state: ProjectState, name: str, make: Callable[[ProjectState], JSON]) -> JSON:
+    """A part of the answer that is the same whoever asks, made once for a state of the project."""
+    known = state.rendered.get(name)
+    if known is None or known[0] != state.generation:
+        part = make(state)
+        known = state.rendered[name] = (state.generation, (part, msgspec.Raw(msgspec.json.encode(part))))
+    return dict(known[1][0])
+
+
+def _quickly(document: JSON, state: ProjectState) -> bytes:
+    """Encode with the parts of ``_part`` as they were encoded for the last answer."""
+    parts = {
+        key: state.rendered[name][1][1] for key, name in (("project_structure", "structure"), ("git_context", "git"))
+    }
+    return msgspec.json.encode({**document, "context": {**document["context"], **parts}})
 
 
 def _bounded(document: JSON, sizes: list[tuple[int, int]]) -> bytes:
@@ -135,7 +155,7 @@ def _file(chosen: Chosen) -> JSON:
 
 def _structure(state: ProjectState) -> JSON:
     """The tree's lists, made once for a layout, and its sizes."""
-    known = state.structure
+    known = state.rendered.get("lists")
     if known is None or known[0] != state.layout:
         paths = sorted(shown(path) for path in state.files)
         directories: set[str] = set()
@@ -150,7 +170,7 @@ def _structure(state: ProjectState) -> JSON:
             "directories": sorted(directories),
             "total_files": len(paths),
         }
-        known = state.structure = (state.layout, described)
+        known = state.rendered["lists"] = (state.layout, described)
     return {**known[1], "total_size_bytes": sum(facts.stamp.size for facts in state.files.values())}
 
 

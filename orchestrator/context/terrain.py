@@ -54,11 +54,13 @@ class Terrain:
 
     def update(self, files: Iterable[FileFacts], chronicle: Chronicle) -> None:
         """Take over which files there are now; only what is not the same object as before is looked at."""
-        now = {facts.document: facts for facts in files}
+        now = list(files)
         known = self.files
-        fresh = [facts for document, facts in now.items() if known.get(document) is not facts]
-        gone = [known[document] for document in known.keys() - now.keys()]
-        gone += [known[facts.document] for facts in fresh if facts.document in known]
+        fresh = [facts for facts in now if known.get(facts.document) is not facts]
+        before = [self.by_path[facts.path] for facts in fresh if facts.path in self.by_path]
+        if len(known) - len(before) + len(fresh) != len(now) or len({*before}) != len(before):
+            before = [*{*before, *(known.keys() - {facts.document for facts in now})}]
+        gone = [known[document] for document in before]
         if not (fresh or gone):
             return
         self.version += 1

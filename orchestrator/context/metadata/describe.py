@@ -6,7 +6,7 @@ import re
 import sys
 import time
 import tomllib
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,12 +17,14 @@ from orchestrator.context.digest import LARGEST_BYTES
 from orchestrator.context.metadata import coverage
 from orchestrator.context.metadata.builds import last_build
 from orchestrator.context.metadata.manifests import dependencies, is_manifest
-from orchestrator.context.models import JSON
+from orchestrator.context.models import JSON, FileFacts
 from orchestrator.context.project import ProjectState
 from orchestrator.context.reading import Reader, Refused, reading
 
 _MOST_DEPENDENCIES = 500
 _MOST_MANIFESTS = 60
+#: Files that state versions, beside the manifests.
+_STATING = (".python-version", "pyproject.toml", "package.json", "go.mod")
 _CI = (
     ("github-actions", r"\.github/workflows/[^/]+\.ya?ml"),
     ("gitlab-ci", r"\.gitlab-ci\.yml"),
@@ -55,12 +57,13 @@ class Metadata:
     def __init__(self) -> None:
         self._known: dict[str, tuple[int, JSON]] = {}
         self._places: dict[str, tuple[int, Places]] = {}
+        self._declared: dict[str, tuple[list[FileFacts | None], JSON]] = {}
 
     def describe(self, state: ProjectState) -> JSON:
         """Type, languages (bytes of code and tests, most first), dependencies and further facts of a project."""
         known = self._known.get(state.root)
         if known is None or known[0] != state.generation:
-            known = self._known[state.root] = (state.generation, _describe(state, self._place(state)))
+            known = self._known[state.root] = (state.generation, self._describe(state))
         # reports are mostly ignored files, which do not change the state: they are looked at each time
         with reading(state.root) as reader:
             coverage_found, build = _coverage(state, reader), last_build(reader)
@@ -70,6 +73,21 @@ class Metadata:
         if build is not None:
             described |= {"last_build_status": build["status"], "last_build": build}
         return described
+
+    def _describe(self, state: ProjectState) -> JSON:
+        spoken, places = languages(state), self._place(state)
+        described = {"project_type": next(iter(spoken), "unknown"), "languages": spoken, **self._declare(state, places)}
+        return described | ({"ci_systems": places.ci_systems} if places.ci_systems else {})
+
+    def _declare(self, state: ProjectState, places: Places) -> JSON:
+        """What the project's files state: read again when one of these files changed."""
+        sources = [state.files.get(path) for path in (*places.manifests, *_STATING)]
+        known = self._declared.get(state.root)
+        if known is None or known[0] != sources:
+            with reading(state.root) as reader:
+                stated = {"dependencies": _dependencies(places.manifests, reader), **_versions(state, reader)}
+            known = self._declared[state.root] = (sources, stated)
+        return known[1]
 
     def _place(self, state: ProjectState) -> Places:
         known = self._places.get(state.root)
@@ -90,26 +108,15 @@ def _find_places(state: ProjectState) -> Places:
     )
 
 
-def _describe(state: ProjectState, places: Places) -> JSON:
-    spoken = languages(state)
-    described: JSON = {"project_type": next(iter(spoken), "unknown"), "languages": spoken}
-    with reading(state.root) as reader:
-        described["dependencies"] = _dependencies(places.manifests, reader)
-        described.update(_versions(state, reader))
-    if places.ci_systems:
-        described["ci_systems"] = places.ci_systems
-    return described
-
-
 def languages(state: ProjectState) -> JSON:
     """By language the bytes of its code and tests, most first; of configuration when there is no code."""
     for chosen in (("code", "test"), ("config", "doc", "other", "data")):
-        counts: Counter[str] = Counter()
+        sizes: defaultdict[str, int] = defaultdict(int)
         for facts in state.files.values():
             if facts.kind in chosen and facts.language:
-                counts[facts.language] += facts.stamp.size
-        if counts:
-            return dict(counts.most_common())
+                sizes[facts.language] += facts.stamp.size
+        if sizes:
+            return dict(Counter(sizes).most_common())
     return {}
 
 
