@@ -84,15 +84,16 @@ class Ground:
             return False
         if self._focus.wants_large or any(_kind(old) != _kind(new) for old, new in replaced):
             return False
+        # what all had is taken before anything is written: a number may be given up by one and taken by another
         for values in (self.factors, *self._kept.values()):
             values += [0.0] * (size - len(values))
-        for old, new in replaced:
-            if old.document == new.document:
-                continue
-            for values in (self.factors, *self._kept.values()):
-                values[new.document], values[old.document] = values[old.document], 0.0
-            if old.document in self.shares:
-                self.shares[new.document] = self.shares.pop(old.document)
+            had = [values[old.document] for old, _ in replaced]
+            for old, _ in replaced:
+                values[old.document] = 0.0
+            for (_, new), value in zip(replaced, had, strict=True):
+                values[new.document] = value
+        shares = [(new.document, self.shares.pop(old.document, None)) for old, new in replaced]
+        self.shares.update((document, share) for document, share in shares if share is not None)
         self.version = terrain.version
         return True
 

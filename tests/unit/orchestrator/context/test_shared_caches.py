@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from orchestrator.context.excerpts import ViewCache, open_view
@@ -14,6 +15,7 @@ from orchestrator.context.ground import GroundCache
 from orchestrator.context.project import Limits, ProjectState
 from orchestrator.context.roles import focus_for
 from tests.support.context import DEVELOPER
+from tests.support.repo import write_files
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +56,19 @@ def test_grounds_of_several_threads(tmp_path: Path) -> None:
     cache = GroundCache(capacity=-1)
     _in_threads(lambda thread: [cache.get(states[thread], str(n % 7).encode(), focus) for n in range(2000)])
     assert len(cache.get(states[0], b"0", focus)) == 0
+
+
+def test_documents_that_change_their_numbers_among_themselves(tmp_path: Path) -> None:
+    """A project that was forgotten and read again, by several processes and so in another order, was ranked by other
+    files' weights: each number was overwritten before it was read."""
+    write_files(tmp_path, {"a.py": "x = 1\n", "tests/test_a.py": "x = 1\n", "docs/a.md": "x\n", "b.toml": "x = 1\n"})
+    focus, cache = focus_for(DEVELOPER), GroundCache()
+    state = ProjectState(str(tmp_path), Limits())
+    state.refresh()
+    cache.get(state, b"", focus)
+    for facts in list(state.files.values()):
+        state.files[facts.path] = msgspec.structs.replace(facts, document=(facts.document + 1) % len(state.files))
+    state.generation += 1
+    found, expected = cache.get(state, b"", focus), GroundCache().get(state, b"", focus)
+    assert (found.factors, found.shares) == (expected.factors, expected.shares)
+    assert len(set(expected.factors)) > 1
