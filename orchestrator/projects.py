@@ -52,6 +52,7 @@ class ProjectService:
 
     Attributes:
         default_id: the project of requests that name none; None until one is added.
+        given_ids: the projects that were named at the start.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class ProjectService:
         self._clock = clock or SystemClock()
         self._projects: dict[str, Project] = {}
         self.default_id: str | None = None
+        self.given_ids: list[str] = []
 
     async def start(self, given: list[tuple[str | None, str]]) -> None:
         """Load what is registered, add ``given`` (id or None, path); the first given one is the default.
@@ -83,6 +85,7 @@ class ProjectService:
                     details={"field": "project_id"},
                 )
             added = await self.add(project_id or self._free_id(real), str(real), is_replacing=True)
+            self.given_ids.append(added.project_id)
             self.default_id = self.default_id or added.project_id
         if self.default_id is None and self._projects:
             self.default_id = min(self._projects.values(), key=lambda project: project.created_at).project_id

@@ -251,6 +251,8 @@ class Supervisor:
         await self.registry.start()
         await self.context.start()
         stack.push_async_callback(self.context.stop)
+        for project_id in self.projects.given_ids:
+            self.context.warm(self.projects.get(project_id))
         await self._start_agents()
         self._reporter.register_gauges()
 
@@ -319,6 +321,7 @@ class Supervisor:
         await self.profiles.prepare(project.path)
         if self._are_deliveries_open:
             await self.courier.add_project(project.project_id)
+            self.context.warm(project)
 
     def _directory_of(self, project_id: str) -> str | None:
         return self.projects.get(project_id).path if self.projects.has(project_id) else None

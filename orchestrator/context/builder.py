@@ -21,14 +21,19 @@ from orchestrator.context.forkserver import ForkServer
 from orchestrator.context.frames import Ask, Stale, Told, decode_ask, encode, receive
 from orchestrator.context.library import Library
 from orchestrator.context.project import Limits
+from orchestrator.context.provisional import glance
 from orchestrator.context.watch import Watch
 
 T = TypeVar("T")
-_THREADS = 4
+#: Threads for projects that are known, for first looks, for glances and for what is done behind answers: a first look
+#: takes seconds, and must not keep those waiting who need milliseconds.
+_THREADS = {"known": 4, "first": 2, "glance": 2, "behind": 1}
 #: Watches of projects that nobody asked for so long (seconds) are given up.
 _IDLE_S = 1800.0
 
 
+#: What looks at a project's files.
+_LOOKING = frozenset(("build", "explain", "search", "warm"))
 #: When more files than this changed, the whole project is looked at.
 _MOST_CHANGED = 100
 
@@ -72,12 +77,14 @@ class Builder:
     def serve(self) -> None:
         """Read asks and answer each in a thread. At the end of the stream the process ends at once: whatever
         is still being built has nobody left to read it."""
-        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="build")
+        pools = {name: ThreadPoolExecutor(count, thread_name_prefix=name) for name, count in _THREADS.items()}
         while (payload := receive(self._connection)) is not None:
             ask = decode_ask(payload)
-            pool.submit(self._answer, ask)
-            if ask.what == "build":
-                pool.submit(self._finish, ask.root)
+            is_first = ask.what in _LOOKING and self._library.is_new(ask.root)
+            pool = "glance" if ask.what == "glance" else "first" if is_first else "known"
+            answered = pools[pool].submit(self._answer, ask)
+            if ask.what in ("build", "warm"):
+                answered.add_done_callback(lambda _, root=ask.root: pools["behind"].submit(self._finish, root))  # type: ignore[misc]
         self._forks.close()
         os._exit(0)
 
@@ -109,6 +116,11 @@ class Builder:
     def _handle(self, ask: Ask) -> Told:
         if ask.what == "build":
             return self._build(ask)
+        if ask.what == "glance":
+            return self._glance(ask)
+        if ask.what == "warm":
+            epoch, _ = self._look(ask.root, lambda new: self._library.warm(ask.root, changed=new))
+            return Told(number=ask.number, epoch=epoch)
         if ask.what == "verify":
             return self._verify(ask)
         if ask.what == "search":
@@ -139,6 +151,16 @@ class Builder:
             is_same=not answer.body,
             is_watched=self._watch(ask.root).watch.is_alive,
         )
+
+    def _glance(self, ask: Ask) -> Told:
+        """A provisional answer; an empty one where a full one takes no longer."""
+        assert ask.order is not None
+        answer = None
+        if not self._library.is_known(ask.root):
+            answer = glance(ask.order, self._options.limits, hire=self._forks.assistant)
+        if answer is None:
+            return Told(number=ask.number)
+        return Told(number=ask.number, body=answer.body, etag=answer.etag)
 
     def _look(self, root: str, work: Callable[[frozenset[str] | None], T]) -> tuple[int, T]:
         """The epoch of what ``work`` saw, and its result. It gets what changed since the last look (None: anything

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -94,10 +94,12 @@ class ContextEngine:
         self._are_results_announced = are_results_announced
         self._cache = ContextCache(settings.cache_bytes)
         self._flights: dict[Key, asyncio.Task[Entry]] = {}
+        self._glances: dict[Key, asyncio.Task[BuiltContext | None]] = {}
         self._projects: dict[str, Flight] = {}
         self._prepared: set[str] = set()
         self._announced: dict[str, int] = {}
         self._checks: set[asyncio.Task[Told]] = set()
+        self._warmups: set[asyncio.Task[None]] = set()
         self._newest: dict[tuple[str, str | None], asyncio.Task[str]] = {}
         self._hits = self._misses = self._builds = 0
         limits = Limits(
@@ -113,7 +115,8 @@ class ContextEngine:
 
     async def stop(self) -> None:
         """Cancel what is under way and end the builder; idempotent."""
-        tasks = [*self._flights.values(), *self._checks, *self._newest.values()]
+        tasks: list[asyncio.Task[Any]] = [*self._flights.values(), *self._glances.values()]
+        tasks += [*self._checks, *self._warmups, *self._newest.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -129,6 +132,10 @@ class ContextEngine:
             self._hits += 1
             return BuiltContext(body=entry.body, etag=entry.etag, cache_hit=True)
         self._misses += 1
+        if request.partial and not request.refresh and key not in self._flights:
+            glimpsed = await self._glance(project, key, profile)
+            if glimpsed is not None and self._cache.get(key) is entry:  # else the full one came first
+                return glimpsed
         entry = await self._fly(project, key, profile, is_refresh=request.refresh)
         return BuiltContext(body=entry.body.removesuffix(_HIT) + _MISS, etag=entry.etag, cache_hit=False)
 
@@ -194,18 +201,43 @@ class ContextEngine:
 
     async def _fly(self, project: Project, key: Key, profile: Profile, *, is_refresh: bool) -> Entry:
         """Build, once for all who want the same at the same time (a refresh is never shared with an older build)."""
+        return await asyncio.shield(self._take_off(project, key, profile, is_refresh=is_refresh))
+
+    def _take_off(self, project: Project, key: Key, profile: Profile, *, is_refresh: bool) -> asyncio.Task[Entry]:
         flight = self._flights.get(key)
         if flight is None or is_refresh:
             flight = asyncio.create_task(self._make(project, key, profile, is_refresh=is_refresh))
             self._flights[key] = flight
             flight.add_done_callback(lambda done: self._landed(key, done))
-        return await asyncio.shield(flight)
+        return flight
 
     def _landed(self, key: Key, flight: asyncio.Task[Entry]) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
         if not flight.cancelled():
             flight.exception()  # retrieved here too, should every waiter be gone
+
+    async def _glance(self, project: Project, key: Key, profile: Profile) -> BuiltContext | None:
+        """A provisional answer, once for all who want the same at the same time; the full one is then made behind
+        it. None when the full one takes no longer. It goes into no cache: whoever asks next gets the full one."""
+        glance = self._glances.get(key)
+        if glance is None:
+            glance = self._glances[key] = asyncio.create_task(self._glimpse(project, key, profile))
+            glance.add_done_callback(lambda done: self._glimpsed(project, key, profile, done))
+        return await asyncio.shield(glance)
+
+    async def _glimpse(self, project: Project, key: Key, profile: Profile) -> BuiltContext | None:
+        outputs = await earlier_outputs(self._results, self._knowledge, key.project_id, key.issue_id, key.task)
+        order = self._order(project, key, profile, outputs, is_refresh=False)
+        told = await self._builder.ask(what="glance", root=project.path, order=order)
+        return BuiltContext(body=told.body, etag=told.etag, cache_hit=False, is_partial=True) if told.body else None
+
+    def _glimpsed(
+        self, project: Project, key: Key, profile: Profile, glance: asyncio.Task[BuiltContext | None]
+    ) -> None:
+        del self._glances[key]
+        if not glance.cancelled() and glance.exception() is None and glance.result() is not None:
+            self._take_off(project, key, profile, is_refresh=False)
 
     async def _make(self, project: Project, key: Key, profile: Profile, *, is_refresh: bool) -> Entry:
         announced = self._announced.get(project.project_id, 0)
@@ -266,6 +298,19 @@ class ContextEngine:
     def _on_lost(self) -> None:
         """A new builder counts anew, so nothing of the old one can be compared."""
         self._projects.clear()
+
+    def warm(self, project: Project) -> None:
+        """Begin to index a project, so that its first context need not wait for that. Returns at once and never
+        fails: what is wrong is told to whoever asks for a context."""
+        warmup = asyncio.create_task(self._warm_up(project))
+        self._warmups.add(warmup)
+        warmup.add_done_callback(self._warmups.discard)
+
+    async def _warm_up(self, project: Project) -> None:
+        try:
+            await self._builder.ask(what="warm", root=project.path)
+        except ContextFailed as error:
+            _log.info("context_warm_up_failed", project_id=project.project_id, error=str(error))
 
     @property
     def builder_id(self) -> int | None:

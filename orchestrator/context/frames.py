@@ -19,7 +19,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask", tag_field="t"):
     """Supervisor to builder: what is wanted; ``known_generation`` lets a build answer ``is_same``."""
 
     number: int
-    what: Literal["build", "verify", "search", "explain", "forget", "stats"]
+    what: Literal["build", "glance", "warm", "verify", "search", "explain", "forget", "stats"]
     root: str = ""
     order: BuildOrder | None = None
     known_generation: int = 0

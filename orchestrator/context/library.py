@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
+from itertools import accumulate
 
 import msgspec
 
@@ -17,7 +18,7 @@ from orchestrator.context.excerpts import View, ViewCache, score_blocks, term_we
 from orchestrator.context.ground import Ground, GroundCache
 from orchestrator.context.metadata import Metadata
 from orchestrator.context.models import JSON, BuildAnswer, BuildOrder, Role, SearchHit
-from orchestrator.context.persist import write
+from orchestrator.context.persist import path_of, write
 from orchestrator.context.priority import changed_since, tier
 from orchestrator.context.project import Limits, ProjectState
 from orchestrator.context.query import Query, parse
@@ -27,7 +28,7 @@ from orchestrator.context.render import render
 from orchestrator.context.roles import Focus, focus_for
 
 _PAUSE_S = 0.001
-_VIEW_BYTES = 48 << 20
+_VIEW_BYTES = 96 << 20
 #: So many of the best files compete for the budget with their blocks; later ones go in whole or not at all.
 _COMPETING = 60
 
@@ -40,6 +41,8 @@ class Library:
         capacity: bytes that all projects' states may take; the least recently used go first.
         state_dir: where indexes are kept between runs; empty for nowhere.
         hire: starts an assistant that shares the work of a large build and gives its connection; None for none.
+        breadth: no more files compete for the budget when they are so many times as large as it together; None for
+            no such bound.
     """
 
     def __init__(
@@ -49,8 +52,10 @@ class Library:
         state_dir: str = "",
         *,
         hire: Callable[[], socket.socket] | None = None,
+        breadth: int | None = None,
     ) -> None:
         self._limits = limits
+        self._breadth = breadth
         self._hire = hire
         self._state_dir = state_dir
         self._capacity = capacity
@@ -69,6 +74,23 @@ class Library:
                 state = self._states[root] = ProjectState(root, self._limits, self._state_dir)
             self._states.move_to_end(root)
             return state
+
+    def is_new(self, root: str) -> bool:
+        """Whether nobody has looked at the project's files yet, so that what asks for it takes long."""
+        with self._lock:
+            state = self._states.get(root)
+        return state is None or not state.generation
+
+    def is_known(self, root: str) -> bool:
+        """Whether an index of the project is here or kept from an earlier run: all but what changed is read already."""
+        return not self.is_new(root) or bool(self._state_dir and path_of(self._state_dir, root).exists())
+
+    def warm(self, root: str, *, changed: Collection[str] | None = None) -> None:
+        """Bring a project's state up to date, so that the first who asks need not wait. Raises OSError."""
+        state = self.state(root)
+        with state.lock, Division(self._hire, root) as division:
+            _refresh(state, changed, division)
+        self._shrink()
 
     def forget(self, root: str) -> None:
         """Drop a project's state."""
@@ -100,13 +122,14 @@ class Library:
         """Rank and pack for ``order``; the caller holds the state's lock. ``division`` shares the opening of files."""
         query, focus = parse(order.task, state.index.splitter), focus_for(order.role)
         ranked = self.ranked(state, query, focus, order)
+        competing = self._competing(ranked, order.max_bytes)
         if division is not None:
-            self._open_ahead(division, ranked[:_COMPETING])
+            self._open_ahead(division, competing)
         terms = term_weights(state.index, query)
         candidates: dict[str, Candidate] = {}
         scores: dict[int, list[float]] = {}
         with reading(state.root) as reader:
-            for place, item in enumerate(ranked[:_COMPETING]):
+            for place, item in enumerate(competing):
                 view = self._open(state, reader, item)
                 if isinstance(view, str):
                     candidates[item.facts.path] = view
@@ -130,6 +153,14 @@ class Library:
             omitted=withheld + selection.omitted,
             is_truncated=selection.is_truncated or len(ground) > MOST_RANKED,
         )
+
+    def _competing(self, ranked: Sequence[Ranked], budget: int) -> Sequence[Ranked]:
+        """The best files, whose blocks compete for the budget."""
+        best = ranked[:_COMPETING]
+        if self._breadth is None:
+            return best
+        sizes = accumulate(item.facts.stamp.size for item in best)
+        return best[: 1 + sum(size < self._breadth * budget for size in sizes)]
 
     def ranked(self, state: ProjectState, query: Query, focus: Focus, order: BuildOrder) -> list[Ranked]:
         """All files of the project, best first, without those that the role never gets."""

@@ -18,6 +18,7 @@ class ContextRequest(msgspec.Struct, frozen=True, kw_only=True):
         task: what is to be done; None asks for all that the role needs.
         max_bytes: bound on the summed file contents; None takes the profile's or the settings' bound.
         refresh: look at the project again instead of trusting the watcher.
+        partial: while nothing is known of the project, a provisional answer will do; ``refresh`` outweighs it.
         requirements: further names of ``orchestrator.profiles.requirements``.
     """
 
@@ -26,15 +27,18 @@ class ContextRequest(msgspec.Struct, frozen=True, kw_only=True):
     task: str | None = None
     max_bytes: int | None = None
     refresh: bool = False
+    partial: bool = False
     requirements: tuple[str, ...] = ()
 
 
 class BuiltContext(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer: ``body`` is the contract's JSON, ``etag`` (quoted) names it without time and ``cache_hit``."""
+    """An answer: ``body`` is the contract's JSON, ``etag`` (quoted) names it without time and ``cache_hit``. One that
+    ``is_partial`` is provisional: the full one is being made."""
 
     body: bytes
     etag: str
     cache_hit: bool
+    is_partial: bool = False
 
     @property
     def document(self) -> JSON:

@@ -296,3 +296,108 @@ async def test_a_result_during_a_build_is_in_the_next_answer(tmp_path: Path) -> 
         await building
         outputs = (await bench.ask("money")).document["context"]["previous_agent_outputs"]
         assert outputs[0]["agent"] == "agent_1"
+
+
+def large(root: Path) -> None:
+    """More than a megabyte beside what is there, so that a glance pays."""
+    text = "def parse_header(line):\n    return line\n\n" * 90
+    write_files(root, {f"gen/m{n}.py": f"def account_{n}(): ...\n{text}" for n in range(400)})
+
+
+async def test_a_provisional_answer_comes_first_and_the_full_one_next(tmp_path: Path) -> None:
+    """The provisional answer was given again from the cache, or after the full one was there."""
+    async with Bench(tmp_path) as bench:
+        large(bench.root)
+        first = await bench.ask(partial=True)
+        assert first.is_partial
+        assert first.document["partial"] is True
+        assert bench.engine.stats().entries == 0
+        full = await bench.ask(partial=True)
+        assert not full.is_partial
+        assert "partial" not in full.document
+        assert full.etag != first.etag
+        assert bench.engine.stats().builds == 1, "the answer made behind the first one was not the next one"
+        assert not (await bench.ask("balance", partial=True)).is_partial, "the project is known now"
+
+
+async def test_the_full_answer_is_made_behind_the_provisional_one(tmp_path: Path) -> None:
+    """Nobody indexed the project until somebody asked again."""
+    async with Bench(tmp_path) as bench:
+        large(bench.root)
+        assert (await bench.ask(partial=True)).is_partial
+        await until_async(lambda: bench.engine.stats().entries == 1, what="the full answer is there")
+
+
+async def test_who_does_not_ask_for_it_gets_no_provisional_answer(tmp_path: Path) -> None:
+    """An agent that reads its context once worked with a provisional one; ``refresh`` was given what may be old."""
+    async with Bench(tmp_path) as bench:
+        large(bench.root)
+        built = await asyncio.gather(bench.ask(), bench.ask("money", partial=True, refresh=True), bench.ask("balance"))
+        assert not any(one.is_partial or "partial" in one.document for one in built)
+
+
+async def test_equal_provisional_requests_are_glanced_at_once(tmp_path: Path) -> None:
+    """A hundred impatient clients read the whole project a hundred times."""
+    async with Bench(tmp_path) as bench:
+        large(bench.root)
+        answers = await asyncio.gather(*(bench.ask(partial=True) for _ in range(50)))
+        assert len({answer.body for answer in answers}) == 1
+        assert answers[0].is_partial
+        assert not (await bench.ask()).is_partial
+        assert bench.engine.stats().builds == 1
+
+
+async def test_a_small_project_gets_the_full_answer_at_once(tmp_path: Path) -> None:
+    """A project that is indexed in milliseconds was answered provisionally."""
+    async with Bench(tmp_path) as bench:
+        assert not (await bench.ask(partial=True)).is_partial
+
+
+async def test_a_provisional_answer_survives_its_builder(tmp_path: Path) -> None:
+    """A builder that was killed while it glanced left the request without an answer."""
+    async with Bench(tmp_path) as bench:
+        large(bench.root)
+        killed = bench.engine.builder_id
+        assert killed is not None
+        os.kill(killed, signal.SIGSTOP)
+        asked = asyncio.create_task(bench.ask(partial=True))
+        await until_async(lambda: bool(bench.engine._builder._pending), what="the builder was asked")
+        os.kill(killed, signal.SIGKILL)
+        assert (await asked).is_partial
+        assert bench.engine.builder_id not in (None, killed)
+        assert not (await bench.ask()).is_partial
+
+
+async def test_a_glance_fails_like_any_other_request(tmp_path: Path) -> None:
+    """A directory that is gone ended in an unexpected error, or left the next request waiting for the failed one."""
+    async with Bench(tmp_path) as bench:
+        gone = msgspec.structs.replace(bench.project, path=str(tmp_path / "gone"))
+        request = ContextRequest(issue_id="i", agent_type="python-specialist", partial=True)
+        for _ in range(2):
+            with pytest.raises(ContextFailed, match="gone"):
+                await bench.engine.build(gone, request)
+
+
+async def test_stopping_ends_what_is_glanced_at(tmp_path: Path) -> None:
+    """A stop during a provisional answer or a warm-up left tasks behind that nobody waited for."""
+    bench = Bench(tmp_path)
+    async with bench:
+        large(bench.root)
+        bench.engine.warm(bench.project)
+        asked = asyncio.create_task(bench.ask(partial=True))
+        await until_async(lambda: bool(bench.engine._builder._pending), what="the builder was asked")
+    with pytest.raises((asyncio.CancelledError, ContextFailed)):
+        await asked
+    assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+async def test_a_warm_project_is_known(tmp_path: Path) -> None:
+    """A project was indexed only when the first agent waited for it, or a failed warm-up was heard of."""
+    async with Bench(tmp_path) as bench:
+        large(bench.root)
+        bench.engine.warm(msgspec.structs.replace(bench.project, path=str(tmp_path / "gone")))
+        bench.engine.warm(bench.project)
+        await until_async(lambda: not bench.engine._warmups, what="the warm-ups have ended")
+        assert not (await bench.ask(partial=True)).is_partial
+        stats = (await bench.engine._builder.ask(what="stats")).data
+        assert stats["files"] > 400

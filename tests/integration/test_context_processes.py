@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from orchestrator.context.frames import Told
 from orchestrator.context.process import BuilderProcess
 from orchestrator.context.project import Limits
 from tests.support.context import new_library, order
-from tests.support.repo import write_files
+from tests.support.repo import sample_repository, write_files
 from tests.support.waiting import until_async
 
 TASK = "fold the header line in part77"
@@ -35,7 +36,11 @@ def root(tmp_path: Path) -> Path:
 @asynccontextmanager
 async def _builder(tmp_path: Path) -> AsyncIterator[BuilderProcess]:
     builder = BuilderProcess(
-        Limits(), 1 << 28, tmp_path / "state", on_stale=lambda root, epoch: None, on_lost=lambda: None
+        Limits(git_timeout_s=120.0),
+        1 << 28,
+        tmp_path / "state",
+        on_stale=lambda root, epoch: None,
+        on_lost=lambda: None,
     )
     await builder.start()
     try:
@@ -91,3 +96,48 @@ def _is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+_HANGING_GIT = """#!/bin/sh
+while [ -e "$PWD/hang" ]; do sleep 0.05; done
+exec {git} "$@"
+"""
+
+
+async def test_first_looks_keep_nobody_else_waiting(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four projects that were looked at for the first time took all threads: known ones, and whoever would do with a
+    provisional answer, waited for them."""
+    program = tmp_path / "bin" / "git"
+    program.parent.mkdir()
+    program.write_text(_HANGING_GIT.format(git=shutil.which("git")))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    slow = [sample_repository(tmp_path / f"slow{number}") for number in range(6)]
+    write_files(tmp_path, {f"slow{number}/hang": "" for number in range(6)})
+    async with _builder(tmp_path) as builder:
+        await _build(builder, root)
+        waiting = [asyncio.create_task(_build(builder, each)) for each in slow]
+        write_files(tmp_path / "new", {f"m{n}.py": "value = 1\n" * 2000 for n in range(100)})
+        new = (tmp_path / "new").resolve()
+        assert (await _build(builder, root)).body
+        assert (await builder.ask(what="search", root=str(root), query="header")).data["hits"]
+        assert (await builder.ask(what="glance", root=str(new), order=order(new, TASK))).body
+        assert not any(task.done() for task in waiting)
+        for each in slow:
+            (each / "hang").unlink()
+        assert all(told.body for told in await asyncio.gather(*waiting))
+
+
+async def test_a_kept_index_is_better_than_a_glance(tmp_path: Path, root: Path) -> None:
+    """After a restart the full answer is quick, yet a provisional one was given."""
+    for path in root.rglob("*"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    asked = order(root, TASK)
+    async with _builder(tmp_path) as builder:
+        assert (await builder.ask(what="glance", root=str(root), order=asked)).body
+        await _build(builder, root)
+        await until_async(lambda: any((tmp_path / "state").glob("*.index")), what="the index is kept")
+    async with _builder(tmp_path) as builder:
+        assert not (await builder.ask(what="glance", root=str(root), order=asked)).body

@@ -6,11 +6,15 @@ import random
 import string
 import sysconfig
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.context import provisional
+from orchestrator.context.models import BuildOrder
+from orchestrator.context.project import Limits
 from orchestrator.context.secrets import is_secret_file, kinds, redact
 from tests.support.context import new_library, order
 from tests.support.repo import commit_all, repository, write_files
@@ -195,8 +199,16 @@ def test_no_planted_secret_appears_in_a_context(
     secret, line = planted(seed)[kind]
     root = tmp_path_factory.mktemp("planted")
     (root / name).write_text("\n".join([*lines, line, *lines]) + "\n")
-    body = new_library().build(order(root, "value", max_bytes=5000)).body.decode()
-    assert secret not in body
+    asked = order(root, "value", max_bytes=5000)
+    assert secret not in new_library().build(asked).body.decode()
+    assert secret not in _provisional(asked)
+
+
+def _provisional(asked: BuildOrder) -> str:
+    with patch.object(provisional, "_LEAST_BYTES", 0):
+        answer = provisional.glance(asked, Limits())
+    assert answer is not None
+    return answer.body.decode()
 
 
 def test_secrets_stay_out_of_diffs_messages_and_earlier_outputs(tmp_path: Path) -> None:
@@ -213,11 +225,12 @@ def test_secrets_stay_out_of_diffs_messages_and_earlier_outputs(tmp_path: Path) 
     write_files(root, {"a.py": f"one = 1\n{diff_line}\n", ".env": f"changed=1\n{file_line}\n"})
     outputs = ({"agent": "a", "decisions": [output_line], "artifacts": {"log": [output_line]}, "files_affected": []},)
     library = new_library()
-    body = library.build(order(root, "rotate", outputs=outputs)).body.decode()
-    for secret in (in_diff, in_message, in_output, in_file):
-        assert secret not in body
-    assert "[redacted:" in body
-    assert '{"path":".env","reason":"secret"}' in body
+    asked = order(root, "rotate", outputs=outputs)
+    for body in (library.build(asked).body.decode(), _provisional(asked)):
+        for secret in (in_diff, in_message, in_output, in_file):
+            assert secret not in body
+        assert "[redacted:" in body
+        assert '{"path":".env","reason":"secret"}' in body
     hits = library.search(str(root.resolve()), "one", 5)
     assert all(in_diff not in text for hit in hits for _, text in hit.lines)
 
