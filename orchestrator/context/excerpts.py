@@ -39,7 +39,7 @@ class View(msgspec.Struct, frozen=True):
     def cost(self) -> int:
         """Bytes that keeping it takes, roughly."""
         return (
-            len(self.lines.data) + 36 * self.lines.count + len(self.titles) + 250 * len(self.blocks) + 100 * _REMEMBERED
+            len(self.lines.data) + 4 * self.lines.count + len(self.titles) + 250 * len(self.blocks) + 100 * _REMEMBERED
         )
 
 

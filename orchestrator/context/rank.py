@@ -167,13 +167,7 @@ def rank(
     always = _signals({"recency": ground.terrain.recency, "activity": ground.terrain.activity}, ground, weights, focus)
     asked = _signals(_evidence(index, ground, chronicle, query, evidence), ground, weights, focus)
     sums = ground.keep((weights, query.is_empty), lambda: _base(ground, always, is_alone=query.is_empty)).copy()
-    for signal in asked:
-        weight, scale = signal.weight, signal.scale
-        most = weight * _SCALE_LIMIT
-        weight *= scale
-        for document, value in signal.values.items():
-            share = weight * value
-            sums[document] += share if share < most else most
+    _add(sums, asked)
     scores = list(map(mul, sums, ground.factors))
     best = sorted(ground.ordered, key=scores.__getitem__, reverse=True)[:MOST_RANKED]  # stable, so ties stay by path
     files, signals = ground.terrain.files, (*asked, *always)
@@ -183,14 +177,20 @@ def rank(
 def _base(ground: Ground, always: Sequence[Signal], *, is_alone: bool) -> list[float]:
     """By document what the score is without the task, before the kind's factor."""
     sums = [1e-3] * len(ground.factors)
-    for signal in always:
-        for document in signal.values:
-            sums[document] += signal.share(document)
+    _add(sums, always)
     for document, shares in ground.shares.items():
         # Without a task the role's wishes decide; multiplied by the kind's weight, required papers and settings
         # would come after any code that changed lately.
         sums[document] += sum(shares.values()) * (1 + _ALONE / ground.factors[document] * is_alone)
     return sums
+
+
+def _add(sums: list[float], signals: Sequence[Signal]) -> None:
+    for signal in signals:
+        most, weight = signal.weight * _SCALE_LIMIT, signal.weight * signal.scale
+        for document, value in signal.values.items():
+            share = weight * value
+            sums[document] += share if share < most else most
 
 
 def _signals(found: Mapping[str, Mapping[int, float]], ground: Ground, weights: Weights, focus: Focus) -> list[Signal]:
