@@ -3,6 +3,7 @@
     python perf/bench_context.py [--project DIR] [--files 1000] [--rounds 5]
 
 Without ``--project`` a project is generated from the sources of the running Python's standard library.
+The 119 agents are the shipped roles, each with a task of its own: what a module of the standard library says of itself.
 Seconds of a clock unless the name says ``work``: processor time of the process and of git, which other load changes
 less.
 Prints one JSON object; see ``docs/discussion/context.md`` for figures.
@@ -11,6 +12,7 @@ Prints one JSON object; see ``docs/discussion/context.md`` for figures.
 from __future__ import annotations
 
 import argparse
+import ast
 import asyncio
 import gc
 import json
@@ -24,11 +26,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from orchestrator.context.forkserver import ForkServer
 from orchestrator.context.library import Library
 from orchestrator.context.models import BuildOrder, Role
 from orchestrator.context.process import BuilderProcess
 from orchestrator.context.project import Limits
+from orchestrator.profiles import Profiles
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -42,6 +47,8 @@ TASKS = (
     "subprocess pipes are not closed when the child is killed",
     "date formatting ignores the time zone of aware values",
 )
+#: Tasks that one agent has alone before and after the 119 have theirs.
+_ALONE = 12
 
 
 def generate(directory: Path, files: int) -> None:
@@ -76,6 +83,32 @@ def order_for(root: str, task: str, role: str = "python-specialist") -> BuildOrd
     return BuildOrder(
         project_id="bench", root=root, issue_id="bench", role=Role(agent_type=role), task=task, max_bytes=100_000
     )
+
+
+def team(root: str) -> tuple[list[BuildOrder], list[BuildOrder]]:
+    """The orders of all roles, each with a task of its own, and those of some of the roles alone with further tasks."""
+    roles = [
+        Role(
+            agent_type=profile.agent_type,
+            category=profile.category,
+            permission_class=profile.permission_class,
+            include=profile.context.include,
+            exclude=profile.context.exclude,
+            requirements=tuple(dict.fromkeys(profile.context.requirements)),
+        )
+        for profile in Profiles().list()
+    ]
+    texts = []
+    for source in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")) + sorted(
+        Path(asyncio.__file__).parent.glob("*.py")
+    ):
+        said = ast.get_docstring(ast.parse(source.read_bytes())) or ""
+        texts += [said.partition("\n\n")[0]] if len(said) > 20 else []
+    orders = [
+        msgspec.structs.replace(order_for(root, text), role=role)
+        for role, text in zip([*roles, *roles[:: len(roles) // (2 * _ALONE)]], texts, strict=False)
+    ]
+    return orders[: len(roles)], orders[len(roles) :]
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -163,14 +196,19 @@ def measure_warm(root: str, rounds: int, library: Library, cold_s: float) -> dic
     warm = [fresh(task) for task in TASKS * 3]
     again = [fresh(task) for task in TASKS]
     changed = measure_changed(root, rounds, library)
-    agents = timed(lambda: [library.build(order_for(root, f"{TASKS[n % 6]} {n}"), changed=()) for n in range(119)])
+    agents, single = team(root)
+    alone = [timed(lambda: library.build(order, changed=())) for order in single[:_ALONE]]  # noqa: B023
+    together = timed(lambda: [library.build(order, changed=()) for order in agents])
+    alone += [timed(lambda: library.build(order, changed=())) for order in single[_ALONE:]]  # noqa: B023
     return {
         "new_task_median_s": statistics.median(warm),
         "new_task_worst_s": max(warm),
         "same_task_s": statistics.median(again),
         **changed,
-        "agents_119_s": agents,
-        "agents_119_ratio": agents / cold_s,
+        "agent_warm_s": statistics.median(alone),
+        "agents_119_s": together,
+        "agents_119_ratio": together / cold_s,
+        "agents_119_warm_ratio": together / statistics.median(alone),
     }
 
 
