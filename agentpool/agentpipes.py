@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from agentpool.config import WorkerConfig
+from agentpool.disk import Rations
 from agentpool.launching import Pipes
 from agentpool.lines import LineSplitter
 from agentpool.messages import AgentOutput, AgentRecord, Fact, Feed, FeedLine, FeedState, InputState
@@ -29,6 +30,10 @@ class PipesHost(Protocol):
     @property
     def config(self) -> WorkerConfig:
         """The worker's settings."""
+
+    @property
+    def rations(self) -> Rations:
+        """What may still be written to disks."""
 
     @property
     def reactor(self) -> Reactor:
@@ -60,7 +65,9 @@ class AgentPipes:
         try:
             for stream in STREAMS:
                 limits = spec.limits
-                self.logs[stream] = OutputLog(spec.record_dir, stream, limits.output_bytes, limits.output_file_bytes)
+                self.logs[stream] = OutputLog(
+                    spec.record_dir, stream, limits.output_bytes, limits.output_file_bytes, host.rations
+                )
         except OSError:
             self.close()
             raise
@@ -138,6 +145,10 @@ class AgentPipes:
     def truncations(self) -> dict[str, int]:
         """The capped streams, and from which byte."""
         return {stream: log.truncated_at for stream, log in self.logs.items() if log.truncated_at is not None}
+
+    def truncation_reasons(self) -> dict[str, str]:
+        """The capped streams, and why: ``cap`` or ``disk``."""
+        return {stream: log.truncated_by for stream, log in self.logs.items() if log.truncated_by}
 
     def verdict(self) -> bytes:
         """What stdout said about the outcome as JSON; empty when it said nothing."""

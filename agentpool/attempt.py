@@ -275,6 +275,7 @@ class Attempt:
             stdout_tail=pipes.tails()["stdout"],
             stderr_tail=pipes.tails()["stderr"],
             truncated_at=pipes.truncations(),
+            truncated_by=pipes.truncation_reasons(),
         )
         self._release()
         self.is_over = True

@@ -14,6 +14,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True):
         queue_size: tickets that may wait.
         memory_reserve_bytes: memory that admission leaves to everything else.
         agent_memory_bytes: what one agent is reckoned to need.
+        disk_reserve_bytes: free disk that agents' output never takes, at most a tenth of its file system; 0 for none.
         grace_s: seconds between TERM and KILL where no spec says otherwise.
         cgroups: use cgroup v2 where it can be written.
         preload: modules that the parent of warm ``python`` agents imports once.
@@ -31,6 +32,7 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     queue_size: int = 1000
     memory_reserve_bytes: int = 512 << 20
     agent_memory_bytes: int = 16 << 20
+    disk_reserve_bytes: int = 256 << 20
     grace_s: float = 5.0
     cgroups: bool = True
     preload: tuple[str, ...] = ()
@@ -49,6 +51,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         cgroup_dir: an existing writable directory or None.
+        disk_reserve_bytes: see PoolConfig.
         has_warden: what is in there is killed should supervisor and workers die at once.
     """
 
@@ -58,5 +61,6 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     controllers: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
     warm_python: bool = False
+    disk_reserve_bytes: int = 0
     input_bytes: int = 1 << 20
     outgoing_bytes: int = 4 << 20

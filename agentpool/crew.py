@@ -131,6 +131,7 @@ class Crew:
             controllers=self._controllers,
             preload=self._config.preload,
             warm_python=self._config.warm_python,
+            disk_reserve_bytes=self._config.disk_reserve_bytes,
             input_bytes=self._config.input_bytes,
         )
         tether = self._warden.tether if self._warden is not None else -1

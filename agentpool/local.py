@@ -14,6 +14,7 @@ from agentpool.admission import Admission, SlotTicket
 from agentpool.base import Leftover, OutputChunk, PoolStats, Settled
 from agentpool.config import PoolConfig
 from agentpool.crew import Crew
+from agentpool.disk import DiskRoom
 from agentpool.errors import LaunchFailed, PoolClosed, PoolError, UnknownAgent
 from agentpool.feed import FactFeed
 from agentpool.handle import Kept, WorkerHandle
@@ -30,7 +31,7 @@ from agentpool.messages import (
     Spawn,
 )
 from agentpool.platforms import ProcessFlags, raise_descriptor_limit
-from agentpool.scheduling import Capacity, capacity_of, pick_worker
+from agentpool.scheduling import Capacity, capacity_of, limited_by_disk, pick_worker
 from agentpool.specs import LaunchSpec
 from agentpool.streams import read_stream, truncation_path
 
@@ -42,9 +43,10 @@ STREAMS = ("stdout", "stderr")
 
 
 class LocalPool:
-    """See ``agentpool.base.Pool``; ``PoolConfig`` sizes it."""
+    """See ``agentpool.base.Pool``; ``PoolConfig`` sizes it, and ``room``, which it measures twice a second."""
 
-    def __init__(self, config: PoolConfig | None = None) -> None:
+    def __init__(self, config: PoolConfig | None = None, *, room: DiskRoom | None = None) -> None:
+        self._room = room
         self._config = config or PoolConfig()
         self._admission = Admission(self._config, self._measure, time.monotonic)
         self._crew = Crew(self._config, self._on_fact, self._on_abandoned, self._admission.grant)
@@ -63,6 +65,8 @@ class LocalPool:
         self._descriptor_limit = raise_descriptor_limit()
         if ProcessFlags().become_subreaper():
             log.debug("pool.subreaper")
+        if self._room is not None:
+            await asyncio.to_thread(self._room.measure)
         await self._crew.start()
         self._is_started = True
         self._ticker = asyncio.get_running_loop().create_task(self._tick())
@@ -263,12 +267,19 @@ class LocalPool:
                 agent_bytes=self._config.agent_memory_bytes,
                 running=running,
             )
-        return self._capacity
+            self._capacity = self._with_room(running)
+        # An end gives memory back, but no disk.
+        return self._with_room(running)
+
+    def _with_room(self, running: int) -> Capacity:
+        return limited_by_disk(self._capacity, running, self._room.headroom_bytes) if self._room else self._capacity
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(1.0)
-            self._admission.grant()  # memory may have come back without any agent ending
+            await asyncio.sleep(MEASURE_INTERVAL_S)
+            if self._room is not None:
+                await asyncio.to_thread(self._room.measure)
+            self._admission.grant()  # memory or disk may have come back without any agent ending
 
 
 def read_log(record_dir: str, stream: str, offset: int, limit_bytes: int) -> OutputChunk:

@@ -193,7 +193,8 @@ class AgentExited(Message, frozen=True, kw_only=True):
     it ended by itself, else the reason of the Kill, or ``wall_limit``, ``idle_limit``, ``cpu_limit``,
     ``memory_limit``, ``worker_lost``. ``terminal`` is the runtime's own verdict read from the pipe, a JSON
     object ``{"outcome": ..., "evidence": ...}`` (empty when it said nothing). ``stdout_tail`` and
-    ``stderr_tail`` hold the last bytes of each stream (at most 4 KiB).
+    ``stderr_tail`` hold the last bytes of each stream (at most 4 KiB). ``truncated_at`` has the byte from which a
+    stream was not kept, ``truncated_by`` why: ``cap`` (its limit) or ``disk`` (full, or down to its reserve).
     """
 
     agent_id: str
@@ -207,6 +208,7 @@ class AgentExited(Message, frozen=True, kw_only=True):
     stdout_tail: bytes
     stderr_tail: bytes
     truncated_at: dict[str, int] = {}
+    truncated_by: dict[str, str] = {}
 
 
 class WorkerLost(Message, frozen=True, kw_only=True):

@@ -52,6 +52,7 @@ def classify(
         evidence["terminal"] = verdict
     if exited.truncated_at:
         evidence["truncated_at"] = dict(exited.truncated_at)
+        evidence["truncated_by"] = dict(exited.truncated_by)
     outcome, decided_by = _decide(exited, verdict, result_status, is_verified)
     evidence["decided_by"] = decided_by
     return outcome, evidence

@@ -11,6 +11,8 @@ TOP_LEVEL = 2
 DESCRIPTORS_PER_AGENT = 8
 #: Descriptors that a worker needs beside its agents'.
 DESCRIPTORS_RESERVED = 64
+#: What one agent is reckoned to have on the disk before it says a word: its context (as JSON and Markdown), its task.
+AGENT_DISK_BYTES = 1 << 20
 
 
 class Waiting(NamedTuple):
@@ -70,3 +72,9 @@ def capacity_of(
     bounds = {"configuration": configured, "descriptors": by_descriptors, "memory": by_memory}
     name = min(bounds, key=lambda key: bounds[key])
     return Capacity(agents=max(1, bounds[name]), limited_by=name)
+
+
+def limited_by_disk(capacity: Capacity, running: int, headroom_bytes: int) -> Capacity:
+    """This capacity, or those that run and what may still be put on the disk; not one more when that is nothing."""
+    by_disk = running + max(0, headroom_bytes) // AGENT_DISK_BYTES
+    return Capacity(agents=by_disk, limited_by="disk") if by_disk < capacity.agents else capacity

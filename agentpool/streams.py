@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 
+from agentpool.disk import Rations
 from agentpool.platforms import IS_LINUX
 
 READ_BYTES = 256 << 10
@@ -93,11 +94,19 @@ def truncation_path(record_dir: str, stream: str) -> str:
 class OutputLog:
     """Writes one stream's log: 0600, appended, bytes as they came, ``file_bytes`` a file, ``cap_bytes`` in all.
 
-    After the cap, or when the disk takes no more, bytes are counted and dropped, and ``truncated_at`` says
-    from which byte. ``position`` is where the next byte goes in the stream.
+    After the cap, or when the disk takes no more or is down to its reserve, bytes are counted and dropped;
+    ``truncated_at`` says from which byte and ``truncated_by`` why, ``cap`` or ``disk``. ``position`` is where the
+    next byte goes in the stream.
     """
 
-    def __init__(self, record_dir: str, stream: str, cap_bytes: int, file_bytes: int = DEFAULT_FILE_BYTES) -> None:
+    def __init__(
+        self,
+        record_dir: str,
+        stream: str,
+        cap_bytes: int,
+        file_bytes: int = DEFAULT_FILE_BYTES,
+        rations: Rations | None = None,
+    ) -> None:
         self._record_dir = record_dir
         self._stream = stream
         self._file_bytes = max(file_bytes, MIN_FILE_BYTES, cap_bytes // MAX_FILES)
@@ -113,6 +122,8 @@ class OutputLog:
         self.position = self.start
         self.received_bytes = 0
         self.truncated_at: int | None = None
+        self.truncated_by = ""
+        self._ration = rations.of(self._fd) if rations is not None else None
         self._cap = cap_bytes
         self._null = -1
 
@@ -125,15 +136,18 @@ class OutputLog:
         view = memoryview(data)[: max(0, room)]
         while view:
             try:
-                room_in_file = self._room_in_file()  # may change the descriptor
-                written = os.write(self._fd, view[:room_in_file])
+                size = min(len(view), self._room_in_file())  # may change the descriptor
+                allowed = self._allowed(size)
+                written = os.write(self._fd, view[:allowed]) if allowed else 0
             except OSError:
-                self._truncate()
+                written = 0
+            if not written:
+                self._truncate("disk")
                 return
             self.position += written
             view = view[written:]
         if len(data) > room:
-            self._truncate()
+            self._truncate("cap")
 
     def splice(self, pipe: int, size: int) -> int:
         """Move up to ``size`` bytes from a pipe without copying them through this process; 0 at its end.
@@ -144,16 +158,18 @@ class OutputLog:
         if self.truncated_at is None and room <= 0:
             moved = self._discard(pipe, size)
             if moved:
-                self._truncate()
+                self._truncate("cap")
         elif self.truncated_at is None:
             try:
-                room = min(room, self._room_in_file())
-                moved = os.splice(pipe, self._fd, min(size, room), flags=os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK)
+                kept: int | None = self._splice(pipe, min(size, room, self._room_in_file()))
             except OSError as error:
                 if isinstance(error, BlockingIOError) or error.errno == 22:
                     raise
-                self._truncate()  # the disk takes no more
+                kept = None
+            if kept is None:
+                self._truncate("disk")
                 return self.splice(pipe, size)
+            moved = kept
             self.position += moved
         else:
             moved = self._discard(pipe, size)
@@ -199,13 +215,29 @@ class OutputLog:
         self._fd, self._file_start = following, self.position
         return self._file_bytes
 
+    def _splice(self, pipe: int, size: int) -> int | None:
+        """Move up to ``size`` bytes into the file; None when the disk is down to its reserve. Raises OSError."""
+        allowed = self._allowed(size)
+        if not allowed:
+            return None
+        moved = 0
+        try:
+            moved = os.splice(pipe, self._fd, allowed, flags=os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK)
+        finally:
+            if self._ration is not None:
+                self._ration.give_back(allowed - moved)
+        return moved
+
+    def _allowed(self, size: int) -> int:
+        return size if self._ration is None else self._ration.take(self._fd, size)
+
     def _discard(self, pipe: int, size: int) -> int:
         if self._null < 0:
             self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         return os.splice(pipe, self._null, size, flags=os.SPLICE_F_NONBLOCK)
 
-    def _truncate(self) -> None:
-        self.truncated_at = self.position
+    def _truncate(self, reason: str) -> None:
+        self.truncated_at, self.truncated_by = self.position, reason
         try:
             fd = os.open(
                 truncation_path(self._record_dir, self._stream),

@@ -19,6 +19,7 @@ from agentpool.attempt import Attempt, LeaderExit
 from agentpool.cgroups import Leaf
 from agentpool.channel import Channel
 from agentpool.config import WorkerConfig
+from agentpool.disk import Rations
 from agentpool.errors import ProtocolViolation
 from agentpool.messages import (
     CloseInput,
@@ -62,6 +63,7 @@ class Worker:
     def __init__(self, channel: Channel, config: WorkerConfig) -> None:
         self.config = config
         self.reactor = Reactor()
+        self.rations = Rations(config.disk_reserve_bytes)
         self.table = ProcessTable()
         self.flags = ProcessFlags()
         self.sandbox = Sandbox()

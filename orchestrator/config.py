@@ -59,6 +59,7 @@ class PoolSettings(Section, frozen=True, kw_only=True):
     queue_size: Positive = 1000
     memory_reserve_bytes: NotNegative = 512 << 20
     agent_memory_bytes: NotNegative = 16 << 20
+    disk_reserve_bytes: NotNegative = 256 << 20
     grace_s: Seconds = 5.0
     restart_limit: Positive = 3
     restart_window_s: Seconds = 60.0

@@ -38,6 +38,7 @@ def pool_config(settings: Settings) -> PoolConfig:
         queue_size=pool.queue_size,
         memory_reserve_bytes=pool.memory_reserve_bytes,
         agent_memory_bytes=pool.agent_memory_bytes,
+        disk_reserve_bytes=pool.disk_reserve_bytes,
         grace_s=pool.grace_s,
         cgroups=pool.cgroups,
         preload=PRELOADED,

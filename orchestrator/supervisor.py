@@ -44,6 +44,7 @@ from orchestrator.profiles.sources import user_directories
 from orchestrator.projects import ProjectService
 from orchestrator.results import ResultService
 from orchestrator.retention import Sweeper
+from orchestrator.room import Room
 from orchestrator.storage.lock import StorageLock
 from orchestrator.storage.sqlite import SqliteStorage
 from orchestrator.workflows.runner import RunService
@@ -96,7 +97,8 @@ class Supervisor:
         self._are_deliveries_open = False
         self._agents_dir = directory / "agents"
         self.storage = SqliteStorage(directory)
-        self.pool = LocalPool(pool_config(settings))
+        self.room = Room(directory, settings.pool.disk_reserve_bytes)
+        self.pool = LocalPool(pool_config(settings), room=self.room)
         self.registry = AgentRegistry(self.storage, self._clock)
         self._build_knowledge()
         self._build_agents(base_url, certificate, minter)
@@ -183,6 +185,7 @@ class Supervisor:
             registry=self.registry,
             lives=self._lives,
             recorder=recorder,
+            room=self.room,
             launcher=launcher,
             results=self.results,
             profiles=self.profiles,

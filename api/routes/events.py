@@ -34,6 +34,7 @@ async def publish(call: Call) -> Reply:
     publisher = body.publisher or principal.agent_id
     if publisher != principal.agent_id and not principal.is_admin:
         raise NotPermitted("publisher must be the token's agent; leave it out", details={"field": "publisher"})
+    call.services.room.check_data()
     published = await call.services.bus.publish(
         project.project_id,
         EventDraft(

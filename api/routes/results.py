@@ -47,6 +47,7 @@ async def store_result(call: Call) -> Reply:
     # The id comes from the key, so that two copies of a request that run at once, or a retry after a crash between
     # the result and its remembered answer, still store one round.
     result_id = _result_id(project.project_id, scoped, fingerprint) if scoped is not None else None
+    call.services.room.check_data()
     stored = await call.services.agents.store_result(project.project_id, draft, result_id=result_id)
     result = stored.result
     answer = msgspec.json.encode(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.profiles.catalogue import Profiles
     from orchestrator.projects import ProjectService
     from orchestrator.results import ResultService
+    from orchestrator.room import Room
     from orchestrator.storage.base import Storage
     from orchestrator.workflows.runner import RunService
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 class Services(Protocol):
     """The supervisor, as the API sees it."""
 
+    @property
+    def room(self) -> Room: ...
     @property
     def settings(self) -> Settings: ...
     @property

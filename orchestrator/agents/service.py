@@ -40,6 +40,7 @@ from orchestrator.profiles.catalogue import Profiles
 from orchestrator.profiles.model import Profile
 from orchestrator.projects import ProjectService
 from orchestrator.results import ResultService, Stored
+from orchestrator.room import Room
 from orchestrator.storage.base import AgentStore
 
 #: Largest answer of one read of output (contract section 4).
@@ -63,6 +64,7 @@ class AgentService:
         registry: AgentRegistry,
         lives: AgentLives,
         recorder: Recorder,
+        room: Room,
         launcher: Launcher,
         results: ResultService,
         profiles: Profiles,
@@ -76,6 +78,7 @@ class AgentService:
         self._registry = registry
         self._lives = lives
         self._recorder = recorder
+        self._room = room
         self._stopper = Stopper(registry, lives, recorder, clock)
         self._launcher = launcher
         self._results = results
@@ -92,6 +95,7 @@ class AgentService:
         Raises BadRequest, NotFound (project), UnknownAgentType, PoolSaturated, SpawnFailed (nothing is left), and
         StorageWriteFailed: nothing is left, or what had begun is ended and that is recorded when storage lets us.
         """
+        self._room.check_work()
         profile = await self.check(request)
         if request.command is not None:
             request = msgspec.structs.replace(

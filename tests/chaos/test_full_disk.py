@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.support.agents import agent, ended, say_result, spawn
-from tests.support.disks import NoSmallDisk, fill, small_disk
+from tests.support.disks import NoSmallDisk, fill, free_bytes, leave, small_disk
 from tests.support.http import Answer, Api
 from tests.support.pools import is_living
 from tests.support.repo import sample_repository
@@ -22,6 +22,8 @@ pytestmark = pytest.mark.chaos
 #: No request may take longer on a full disk.
 ANSWER_S = 15.0
 DISK_BYTES = 48 << 20
+#: What is kept of such a disk for what is under way: a tenth.
+RESERVE_BYTES = DISK_BYTES // 10
 #: A step of a run that works until a file called ``go`` is there.
 ROLE = """---
 name: {name}
@@ -162,3 +164,62 @@ def test_a_start_on_a_full_disk_does_not_wait_for_a_runs_agents(on_small_disk: S
     )
     ended(api, lost["agent_id"])
     assert end_events(api, lost["agent_id"])[0]["outcome"] == "lost"
+
+
+def test_floods_leave_the_sidecar_its_room(on_small_disk: Server, issue: str) -> None:
+    """Agents that wrote without end took the last block, and their own ends could not be recorded any more."""
+    server, api = on_small_disk, on_small_disk.api()
+    waits, flood = "while [ ! -e go ]; do sleep 0.1; done", "yes a flood without an end | head -c 20000000"
+    scripts = [flood, f"{flood} >&2", "head -c 20000000 /dev/zero", f"{flood}; {say_result()}"]
+    floods = [
+        spawn(api, issue, f"{waits}; {script}", runtime=runtime)["agent_id"]
+        for script in scripts
+        for runtime in ("jsonl", "text")
+    ]
+    (server.projects["sample"] / "go").touch()
+    records = [ended(api, agent_id, timeout_s=60) for agent_id in floods]
+    cut = [set(record["evidence"].get("truncated_by", {}).items()) for record in records]
+    assert {("stdout", "disk"), ("stderr", "disk")} == set.union(*cut)
+    assert {record["status"] for record in records} == {"completed"}
+    assert {record["survivors"]["count"] for record in records} == {0}
+    # What is missing of the reserve are the agents' results; none of them is lost.
+    assert free_bytes(server.storage) > RESERVE_BYTES // 2
+    for record in records:
+        api.get(f"/api/results/{record['result_id']}").expect(200)
+        for stream, truncated_at in record["evidence"].get("truncated_at", {}).items():
+            kept = api.get(f"/api/agents/{record['agent_id']}/output", stream=stream).expect(200)
+            assert int(kept.headers["X-Truncated-At"]) == truncated_at
+
+
+def test_new_agents_are_refused_before_the_disk_is_full(on_small_disk: Server, issue: str) -> None:
+    """Contexts of new agents took the room that the running ones needed for their ends."""
+    server, api = on_small_disk, on_small_disk.api()
+    running = [spawn(api, issue, "sleep 300")["agent_id"] for _ in range(5)]
+    api.post("/api/pool/pause").expect(200)
+    accepted = spawn(api, issue, say_result())
+    assert accepted["queued"]
+    filler = leave(server.storage, RESERVE_BYTES // 3)
+    order = {"agent_type": "python-specialist", "issue_id": issue, "task": "t", "command": ["/bin/true"]}
+    until(lambda: api.post("/api/agents/spawn", order).status == 503, what="new agents are refused")
+    error = told_why(api.post("/api/agents/spawn", order))
+    assert error["error"] == "disk_reserve_reached"
+    assert str(server.storage) in error["message"]
+    assert error["details"]["free_bytes"] < error["details"]["reserve_bytes"] == RESERVE_BYTES
+    result = {"agent_type": "python-specialist", "issue_id": issue, "result": {"status": "success"}}
+    told_why(api.post("/api/results", result))
+    told_why(api.post("/api/events/storm", {"topic": "testing", "data": {}}))
+
+    def is_closed() -> bool:
+        pool = api.get("/api/pool").expect(200).json
+        return (pool["limited_by"], pool["capacity"]) == ("disk", pool["running"])
+
+    until(is_closed, what="the pool takes no more")
+    api.post("/api/pool/resume").expect(200)
+    # What is under way goes on: ends are recorded and told.
+    for agent_id in running:
+        assert api.delete(f"/api/agents/{agent_id}", force="true").expect(200).json["status"] == "killed"
+        assert len(end_events(api, agent_id)) == 1
+    assert agent(api, accepted["agent_id"])["status"] == "queued"
+    filler.unlink()
+    assert ended(api, accepted["agent_id"])["status"] == "completed"
+    api.post("/api/results", result).expect(201)

@@ -44,6 +44,7 @@ from orchestrator.models import (
 from orchestrator.profiles.catalogue import Profiles
 from orchestrator.projects import ProjectService
 from orchestrator.results import ResultService, Stored
+from orchestrator.room import Room
 from orchestrator.storage.sqlite import SqliteStorage
 from tests.support.asgi import AsgiClient
 from tests.support.roster import permission_class
@@ -357,6 +358,7 @@ class FakeServices:
 
     def __init__(self, directory: Path, settings: Settings) -> None:
         self.settings = settings
+        self.room = Room(directory, settings.pool.disk_reserve_bytes)
         self.storage = SqliteStorage(directory)
         self.metrics = Metrics()
         self.audit = AuditLog(directory / "audit.log")

@@ -34,6 +34,21 @@ def small_disk(path: Path, size_bytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(path)], check=False)
 
 
+def free_bytes(path: Path) -> int:
+    """What is free on the file system of a path."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def leave(path: Path, size_bytes: int) -> Path:
+    """Take room below ``path`` until only ``size_bytes`` are free; the file to delete to give it back."""
+    filler = path / "filler"
+    with filler.open("wb", buffering=0) as file:
+        while (missing := free_bytes(path) - size_bytes) > 0:
+            file.write(bytes(min(1 << 16, missing)))
+    return filler
+
+
 def fill(path: Path, name: str = "filler") -> Path:
     """Take all the room below ``path`` with a file of this name; the file to delete to give it back."""
     filler = path / name

@@ -9,7 +9,15 @@ import pytest
 from agentpool.admission import Admission
 from agentpool.config import PoolConfig
 from agentpool.errors import PoolClosed, PoolError, PoolFull
-from agentpool.scheduling import Capacity, Waiting, capacity_of, level_of, pick_ticket, pick_worker
+from agentpool.scheduling import (
+    Capacity,
+    Waiting,
+    capacity_of,
+    level_of,
+    limited_by_disk,
+    pick_ticket,
+    pick_worker,
+)
 
 
 class Time:
@@ -56,6 +64,17 @@ def test_capacity_is_the_smallest_bound_and_never_zero() -> None:
     assert capacity_of(**roomy, available_bytes=0, reserve_bytes=100) == (1, "memory")
     few = {**roomy, "descriptor_limit": 144}
     assert capacity_of(**few, available_bytes=10**9, reserve_bytes=0) == (20, "descriptors")
+
+
+def test_a_short_disk_takes_no_more_agents() -> None:
+    """Prevents agents that take one another's place on a disk that none of them gives back."""
+    capacity = Capacity(agents=100, limited_by="configuration")
+    assert limited_by_disk(capacity, 7, 1 << 40) == capacity
+    assert limited_by_disk(capacity, 7, 5 << 20) == (12, "disk")
+    assert limited_by_disk(capacity, 7, -1) == (7, "disk")
+    assert limited_by_disk(capacity, 0, 0) == (0, "disk")
+    # Seven ran when it was measured; when one has ended, six may.
+    assert limited_by_disk(limited_by_disk(capacity, 7, 0), 6, 0) == (6, "disk")
 
 
 async def test_equal_shares_under_load() -> None:

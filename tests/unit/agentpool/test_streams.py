@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from agentpool import streams
+from agentpool.disk import RATION_BYTES, Rations
 from agentpool.streams import OutputLog
+from tests.support.disks import NoSmallDisk, fill, free_bytes, small_disk
 
 
 def test_want_of_descriptors_loses_no_output(tmp_path: Path) -> None:
@@ -31,3 +36,80 @@ def test_want_of_descriptors_loses_no_output(tmp_path: Path) -> None:
     assert log.truncated_at is None
     assert streams.read_stream(str(tmp_path), "stdout", 0, 1 << 20) == b"".join(parts)
     assert len(streams.log_starts(str(tmp_path), "stdout")) >= 3
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MiB, of which 1.6 are the reserve."""
+    try:
+        with small_disk(tmp_path / "disk", 16 << 20) as path:
+            yield path
+    except NoSmallDisk as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.mark.parametrize("way", ["write", "splice"])
+def test_119_streams_of_several_workers_leave_the_reserve(disk: Path, way: str) -> None:
+    """Streams that each looked at the disk for themselves took the last room together."""
+    workers = [Rations(256 << 20) for _ in range(8)]
+    logs = []
+    for number in range(119):
+        directory = disk / str(number)
+        directory.mkdir()
+        logs.append(OutputLog(str(directory), "stdout", 1 << 30, 1 << 20, workers[number % 8]))
+    pipe, feeder = os.pipe()
+    chunk = b"x" * 60_000
+    try:
+        while any(log.truncated_at is None for log in logs):
+            for log in logs:
+                if way == "write":
+                    log.write(chunk)
+                    continue
+                os.write(feeder, chunk)
+                left = len(chunk)
+                while left:
+                    left -= log.splice(pipe, 1 << 20)
+        reserve = (16 << 20) // 10
+        # Each worker may have handed out one ration after the last that was measured, and files end in whole pages.
+        assert reserve - 8 * RATION_BYTES - 119 * 4096 < free_bytes(disk) <= reserve + 8 * RATION_BYTES + 119 * 4096
+        assert {log.truncated_by for log in logs} == {"disk"}
+        for number, log in enumerate(logs):
+            assert log.truncated_at == streams.end_of_stream(str(disk / str(number)), "stdout")
+    finally:
+        for log in logs:
+            log.close()
+        os.close(pipe)
+        os.close(feeder)
+
+
+def test_a_cap_and_a_disk_are_told_apart(disk: Path) -> None:
+    """A stream that was cut said where, but not whether its limit or the disk had cut it."""
+    log = OutputLog(str(disk), "stdout", 1000, rations=Rations(256 << 20))
+    log.write(b"x" * 2000)
+    log.close()
+    assert (log.truncated_at, log.truncated_by) == (1000, "cap")
+    filler = fill(disk)
+    full = OutputLog(str(disk), "stderr", 1000, rations=Rations(256 << 20))
+    full.write(b"x" * 100)
+    full.close()
+    filler.unlink()
+    assert (full.truncated_at, full.truncated_by, full.received_bytes) == (0, "disk", 100)
+
+
+def test_room_is_measured_once_for_many_small_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at the file system for each line would cost more than the line."""
+    looks: list[int] = []
+    measure = os.fstatvfs
+
+    def look(fd: int) -> os.statvfs_result:
+        looks.append(fd)
+        return measure(fd)
+
+    monkeypatch.setattr(os, "fstatvfs", look)
+    monkeypatch.setattr("agentpool.disk.time.monotonic", lambda: 1.0)
+    log = OutputLog(str(tmp_path), "stdout", 1 << 30, rations=Rations(4096))
+    for _ in range(10_000):
+        log.write(b"a line\n")
+    log.close()
+    assert log.position == 70_000
+    assert 1 <= len(looks) <= 70_000 // RATION_BYTES + 1
