@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -52,6 +53,7 @@ def count(data: bytes, names: Iterable[bytes]) -> Counted:
 _IDENTIFIER_BYTES = 8
 
 
+@lru_cache(maxsize=1000)
 def needle(word: str) -> bytes:
     """What a text in lower case holds wherever a word with this stem stands: the stem but for a last ``i`` that may
     have been a ``y``."""
