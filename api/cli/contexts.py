@@ -41,6 +41,7 @@ def context() -> None:
 @click.option("--task", metavar="TEXT", help="Rank for this task (`-` and @FILE work).")
 @click.option("--max-bytes", type=click.IntRange(1), metavar="N", help="Budget for the files' contents.")
 @click.option("--refresh", is_flag=True, help="Gather anew.")
+@click.option("--partial", is_flag=True, help="Take a provisional one while the project is not indexed yet.")
 @click.option("--explain", is_flag=True, help="List each file with its score and reason, and what was left out.")
 @formatted
 @click.pass_obj
@@ -51,6 +52,7 @@ def get(
     task: str | None,
     max_bytes: int | None,
     refresh: bool,
+    partial: bool,
     explain: bool,
 ) -> None:
     """Show the context of a role for an issue; json and yaml hold all of it.
@@ -64,7 +66,7 @@ def get(
     if explain:
         _explain(session, issue_id, agent_type, task, max_bytes, refresh)
     else:
-        _show(session, issue_id, agent_type, task, max_bytes, refresh)
+        _show(session, issue_id, agent_type, task, max_bytes, is_fresh=refresh, is_partial=partial)
 
 
 @context.command()
@@ -80,7 +82,7 @@ def refresh(session: Session, issue_id: str, agent_type: str, task: str | None) 
     Examples:
       orchestrator context refresh bug-17 python-specialist
     """
-    _show(session, issue_id, agent_type, task, None, True)
+    _show(session, issue_id, agent_type, task, None, is_fresh=True)
 
 
 def _explain(
@@ -119,11 +121,23 @@ EXPLAINED_COLUMNS = (
 
 
 def _show(
-    session: Session, issue_id: str, agent_type: str, task: str | None, max_bytes: int | None, is_fresh: bool
+    session: Session,
+    issue_id: str,
+    agent_type: str,
+    task: str | None,
+    max_bytes: int | None,
+    *,
+    is_fresh: bool,
+    is_partial: bool = False,
 ) -> None:
     text = read_text(task, "--task") if task is not None else None
     document = session.client.context(
-        issue_id, agent_type, task=text, max_bytes=max_bytes, refresh=True if is_fresh else None
+        issue_id,
+        agent_type,
+        task=text,
+        max_bytes=max_bytes,
+        refresh=True if is_fresh else None,
+        partial=True if is_partial else None,
     )
     if session.out.format == "csv":
         session.out.rows(document["context"]["relevant_files"], FILE_COLUMNS)
@@ -140,6 +154,7 @@ def _render_facts(console: Console, document: dict[str, Any]) -> None:
     git = inner.get("git_context") or {}
     metadata = inner.get("metadata") or {}
     structure = inner.get("project_structure") or {}
+    is_partial = bool(document.get("partial"))
     facts = [
         ("Role", f"{document['agent_type']} on {document['issue_id']}"),
         ("Project", f"{structure.get('root', '')} ({metadata.get('project_type') or 'unknown type'})"),
@@ -151,6 +166,7 @@ def _render_facts(console: Console, document: dict[str, Any]) -> None:
         ),
         ("Earlier", f"{len(inner.get('previous_agent_outputs') or [])} results of other agents"),
         ("Cache", "hit" if document["cache_hit"] else "gathered now"),
+        *([("Partial", "provisional: the project is being indexed, ask again for all of it")] * is_partial),
     ]
     for name, value in facts:
         console.print(Text(f"{name:<8} {value}"))

@@ -60,10 +60,13 @@ def context(
     task: str | None = None,
     max_bytes: int | None = None,
     refresh: bool | None = None,
+    partial: bool | None = None,
     project_id: str | None = None,
 ) -> Request[types.Context]:
-    """What a role needs of the project for a task."""
-    return _of_task(path_of("api", "context", issue_id, agent_type), task, max_bytes, refresh, project_id)
+    """What a role needs of the project for a task. ``partial``: while nothing is known of the project, a provisional
+    answer will do; it has ``partial`` set, and the next call gives the full one."""
+    path = path_of("api", "context", issue_id, agent_type)
+    return _of_task(path, task, max_bytes=max_bytes, refresh=refresh, partial=partial, project_id=project_id)
 
 
 def explain_context(
@@ -77,16 +80,13 @@ def explain_context(
 ) -> Request[types.JSON]:
     """Why a context is as it is: files with every signal's share, and what was left out. For architects."""
     path = path_of("api", "context", issue_id, agent_type, "explain")
-    return _of_task(path, task, max_bytes, refresh, project_id)
+    return _of_task(path, task, max_bytes=max_bytes, refresh=refresh, project_id=project_id)
 
 
-def _of_task(
-    path: str, task: str | None, max_bytes: int | None, refresh: bool | None, project_id: str | None
-) -> Request[Any]:
+def _of_task(path: str, task: str | None, **wishes: int | str | None) -> Request[Any]:
     if task is not None and len(task) > MAX_TASK_IN_URL:
-        body = body_of(task=task, max_bytes=max_bytes, refresh=refresh, project_id=project_id)
-        return Request("POST", path, Answer.json, body=body, is_repeatable=True)
-    return get(path, task=task, max_bytes=max_bytes, refresh=refresh, project_id=project_id)
+        return Request("POST", path, Answer.json, body=body_of(task=task, **wishes), is_repeatable=True)
+    return get(path, task=task, **wishes)
 
 
 def clear_context(issue_id: str, *, project_id: str | None = None) -> Request[types.Cleared]:

@@ -41,6 +41,7 @@ class Context(TypedDict):
     omitted: list[JSON]
     timestamp: str
     cache_hit: bool
+    partial: NotRequired[bool]
 
 
 class Cleared(TypedDict):

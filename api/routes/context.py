@@ -6,7 +6,15 @@ import msgspec
 
 from api.routes.base import Call, Reply, Route, json_reply
 from api.schemas.base import Query
-from api.schemas.context import ClearedAnswer, ContextAnswer, ContextBody, ContextQuery, ExplainAnswer
+from api.schemas.context import (
+    ClearedAnswer,
+    ContextAnswer,
+    ContextBody,
+    ContextQuery,
+    ExplainAnswer,
+    ExplainBody,
+    ExplainQuery,
+)
 from orchestrator.context.models import ContextRequest
 from orchestrator.errors import NotFound, NotPermitted
 from orchestrator.models import Project
@@ -16,40 +24,38 @@ from orchestrator.profiles.permissions import CLEAR_CACHE, READ_CONTEXT
 async def get_context(call: Call) -> Reply:
     """``GET /api/context/{issue_id}/{agent_type}``."""
     query = call.query(ContextQuery)
-    return await _context(call, query.project_id, query.task, query.max_bytes, query.refresh)
+    return await _context(call, query.project_id, query)
 
 
 async def post_context(call: Call) -> Reply:
     """``POST`` on the same path: for tasks that are too long for a URL."""
     body = call.body(ContextBody)
     named = body.project_id or call.query(Query).project_id
-    return await _context(call, named, body.task, body.max_bytes, body.refresh)
+    return await _context(call, named, body)
 
 
 async def explain_context(call: Call) -> Reply:
     """``GET /api/context/{issue_id}/{agent_type}/explain``."""
-    query = call.query(ContextQuery)
-    return await _explained(call, query.project_id, query.task, query.max_bytes, query.refresh)
+    query = call.query(ExplainQuery)
+    return await _explained(call, query.project_id, query)
 
 
 async def post_explain(call: Call) -> Reply:
     """``POST`` on the same path: for tasks that are too long for a URL."""
-    body = call.body(ContextBody)
+    body = call.body(ExplainBody)
     named = body.project_id or call.query(Query).project_id
-    return await _explained(call, named, body.task, body.max_bytes, body.refresh)
+    return await _explained(call, named, body)
 
 
-async def _explained(call: Call, named: str | None, task: str | None, max_bytes: int | None, refresh: bool) -> Reply:
-    project, request = _request(call, named, task, max_bytes, refresh)
+async def _explained(call: Call, named: str | None, wish: ExplainQuery | ExplainBody) -> Reply:
+    project, request = _request(call, named, wish)
     if not call.principal.is_architect:  # it names every file, also those that the role is not given
         raise NotPermitted("an architect or operator may ask why a context is as it is")
     explained = await call.services.context.explain(project, request)
     return json_reply(msgspec.convert(explained, ExplainAnswer))
 
 
-def _request(
-    call: Call, named: str | None, task: str | None, max_bytes: int | None, refresh: bool
-) -> tuple[Project, ContextRequest]:
+def _request(call: Call, named: str | None, wish: ExplainQuery | ExplainBody) -> tuple[Project, ContextRequest]:
     """The project and what is asked of it. Raises NotPermitted for another role's context, UnknownAgentType."""
     project = call.project(named)
     agent_type = call.names["agent_type"]
@@ -61,12 +67,19 @@ def _request(
             details={"field": "agent_type", "agent_type": principal.agent_type},
         )
     return project, ContextRequest(
-        issue_id=call.names["issue_id"], agent_type=agent_type, task=task, max_bytes=max_bytes, refresh=refresh
+        issue_id=call.names["issue_id"],
+        agent_type=agent_type,
+        task=wish.task,
+        max_bytes=wish.max_bytes,
+        refresh=wish.refresh,
+        partial=isinstance(wish, ContextQuery | ContextBody) and wish.partial,
     )
 
 
-async def _context(call: Call, named: str | None, task: str | None, max_bytes: int | None, refresh: bool) -> Reply:
-    built = await call.services.context.build(*_request(call, named, task, max_bytes, refresh))
+async def _context(call: Call, named: str | None, wish: ContextQuery | ContextBody) -> Reply:
+    built = await call.services.context.build(*_request(call, named, wish))
+    if built.is_partial:
+        return Reply(built.body, headers=(("ETag", built.etag), ("Cache-Control", "no-store")))
     headers = (("ETag", built.etag), ("Cache-Control", "private, no-cache"))
     if _matches(call.header(b"if-none-match"), built.etag):
         return Reply(b"", 304, "", headers)
@@ -130,7 +143,7 @@ ROUTES = (
         handler=explain_context,
         summary="Why the role would be given these files: every signal's share, and what was left out",
         tag="context",
-        query=ContextQuery,
+        query=ExplainQuery,
         answer=ExplainAnswer,
         codes=("AGT_002", "CTX_001"),
     ),
@@ -141,7 +154,7 @@ ROUTES = (
         handler=post_explain,
         summary="The same for a task that is too long for a URL",
         tag="context",
-        body=ContextBody,
+        body=ExplainBody,
         answer=ExplainAnswer,
         codes=("AGT_002", "CTX_001"),
     ),

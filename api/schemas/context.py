@@ -11,24 +11,43 @@ from api.schemas.base import Form, Identifier, Query, Timestamp
 #: Longest task that is read.
 MAX_TASK_CHARS = 100_000
 Task = Annotated[str, Meta(max_length=MAX_TASK_CHARS, description="what is to be done; ranks the files")]
+Partial = Annotated[
+    bool,
+    Meta(
+        description="a provisional answer will do while nothing is known of the project; it says `partial: true`, and "
+        "the next request gets the full one. `refresh` outweighs it"
+    ),
+]
 MaxBytes = Annotated[int, Meta(ge=1, description="bound on the summed content, in bytes; at most 10,000,000 count")]
 
 
-class ContextQuery(Query, frozen=True, kw_only=True):
-    """Parameters of ``GET``."""
+class ExplainQuery(Query, frozen=True, kw_only=True):
+    """Parameters of ``GET`` when it is asked why."""
 
     refresh: bool = False
     task: Task | None = None
     max_bytes: MaxBytes | None = None
 
 
-class ContextBody(Form, frozen=True, kw_only=True):
+class ExplainBody(Form, frozen=True, kw_only=True):
     """The same as a body, for long tasks."""
 
     task: Task | None = None
     max_bytes: MaxBytes | None = None
     refresh: bool = False
     project_id: Identifier | None = None
+
+
+class ContextQuery(ExplainQuery, frozen=True, kw_only=True):
+    """Parameters of ``GET``."""
+
+    partial: Partial = False
+
+
+class ContextBody(ExplainBody, frozen=True, kw_only=True):
+    """The same as a body, for long tasks."""
+
+    partial: Partial = False
 
 
 class ProjectStructure(Form, frozen=True, kw_only=True):
@@ -67,7 +86,8 @@ class ContextPart(Form, frozen=True, kw_only=True):
 
 
 class ContextAnswer(Form, frozen=True, kw_only=True):
-    """A context; ``cache_hit`` tells whether it was built for this request."""
+    """A context; ``cache_hit`` tells whether it was built for this request. A provisional one says ``partial``, and
+    only that one."""
 
     issue_id: str
     agent_type: str
@@ -79,6 +99,7 @@ class ContextAnswer(Form, frozen=True, kw_only=True):
     omitted: list[dict[str, str]]
     timestamp: Timestamp
     cache_hit: bool
+    partial: bool | None = None
 
 
 class ExplainedFile(Form, frozen=True, kw_only=True):

@@ -179,6 +179,32 @@ def test_an_unchanged_context_need_not_be_sent_again(sidecar: Server, issue: str
     api.get(path, headers={"If-None-Match": '"another"'}).expect(200)
 
 
+def test_a_provisional_context_gives_way_to_the_full_one(server: Server, issue: str, tmp_path: Path) -> None:
+    """Who would do with a provisional context never got the full one, or could not tell them apart."""
+    write_files(tmp_path / "big", {f"m{n}.py": f"def name_{n}(): ...\n" * 250 for n in range(300)})
+    api = register(server, issue, tmp_path / "big")
+    answer = api.get(f"/api/context/{issue}/python-specialist", partial="true", task="name_77").expect(200)
+    document = answer.json
+    assert document.get("partial", True) is True, "a full context is not marked at all"
+    assert answer.headers["Cache-Control"] == ("no-store" if "partial" in document else "private, no-cache")
+    assert document["context"]["relevant_files"][0]["path"] == "m77.py"
+    full = api.get(f"/api/context/{issue}/python-specialist", task="name_77").expect(200)
+    assert "partial" not in full.json
+    again = api.get(f"/api/context/{issue}/python-specialist", partial="true", task="name_77").expect(200)
+    assert "partial" not in again.json
+    assert again.headers["ETag"] == full.headers["ETag"]
+    shown = server.cli("context", "get", issue, "python-specialist", "--partial", "--project-id", issue)
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_a_project_is_indexed_when_it_is_registered(server: Server, issue: str, tmp_path: Path) -> None:
+    """The first agent of each project waited for its index."""
+    write_files(tmp_path / "big", {f"m{n}.py": f"def name_{n}(): ...\n" for n in range(300)})
+    before = set((server.storage / "context").glob("*.index"))
+    register(server, issue, tmp_path / "big")
+    until(lambda: set((server.storage / "context").glob("*.index")) - before, what="an index is kept")
+
+
 def test_an_unknown_role_is_not_found_with_the_nearest(sidecar: Server, issue: str) -> None:
     """A typing error should cost one look, not a search."""
     error = sidecar.api().get(f"/api/context/{issue}/python-specalist").refused(404, "AGT_002")

@@ -228,7 +228,9 @@ class FakeContext:
         self._profiles.get(request.agent_type)
         self.requests.append((project, request))
         self.cached.add((project.project_id, request.issue_id))
-        return BuiltContext(body=b'{"issue_id":"i","cache_hit":true}', etag='"abc"', cache_hit=True)
+        return BuiltContext(
+            body=b'{"issue_id":"i","cache_hit":true}', etag='"abc"', cache_hit=True, is_partial=request.partial
+        )
 
     async def explain(self, project: Project, request: ContextRequest) -> dict[str, Any]:
         self._profiles.get(request.agent_type)

@@ -133,6 +133,19 @@ async def test_an_unchanged_context_is_not_sent_again(tmp_path: Path) -> None:
         assert (await client.get(path, {"If-None-Match": '"x"'})).status == 200
 
 
+async def test_a_provisional_context_is_asked_for_and_kept_nowhere(tmp_path: Path) -> None:
+    """A client or proxy went on with a provisional context; one was given to somebody who had not asked for it."""
+    async with api_world(tmp_path) as world:
+        client = world.client("go-specialist")
+        path = "/api/context/i/go-specialist"
+        answer = await client.get(f"{path}?partial=true", {"If-None-Match": '"abc"'})
+        assert (answer.status, answer.headers["cache-control"]) == (200, "no-store")
+        assert (await client.post(path, {"partial": True})).headers["cache-control"] == "no-store"
+        assert (await client.get(path)).headers["cache-control"] == "private, no-cache"
+        assert [request.partial for _, request in world.services.context.requests] == [True, True, False]
+        assert (await client.get(f"{path}?partial=perhaps")).status == 400
+
+
 async def test_only_an_operator_names_a_command(tmp_path: Path) -> None:
     """A command is code of the caller's choice with the operator's rights."""
     async with api_world(tmp_path) as world:
