@@ -28,12 +28,15 @@ class ReadFiles(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class OpenFiles(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """Wanted: the text to show and the blocks of files, ``(path, checksum, language)``."""
+    """Wanted: the text to show and the blocks of files, ``(path, checksum, language)``. ``is_idle``: nobody waits for
+    it, so the assistant gives way to everything else on this machine."""
 
     root: bytes
     files: list[tuple[bytes, str, str]]
+    is_idle: bool = False
 
 
+_LEAST_PRIORITY = 19
 #: The digests in the order that was asked for.
 FilesRead = list[Digest]
 #: In the order that was asked for: text and blocks, or None where the file cannot be shown as it was indexed.
@@ -71,6 +74,8 @@ def _read(wish: ReadFiles) -> FilesRead:
 
 
 def _opened(wish: OpenFiles) -> FilesOpened:
+    if wish.is_idle:
+        os.setpriority(os.PRIO_PROCESS, 0, _LEAST_PRIORITY)
     found: FilesOpened = []
     with reading(os.fsdecode(wish.root)) as reader:
         for path, checksum, language in wish.files:

@@ -12,7 +12,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -25,9 +26,9 @@ from orchestrator.context.provisional import glance
 from orchestrator.context.watch import Watch
 
 T = TypeVar("T")
-#: Threads for projects that are known, for first looks, for glances and for what is done behind answers: a first look
-#: takes seconds, and must not keep those waiting who need milliseconds.
-_THREADS = {"known": 4, "first": 2, "glance": 2, "behind": 1}
+#: Threads for projects that are known, for first looks, for glances and for what is done behind answers and ahead of
+#: them: a first look takes seconds, and must not keep those waiting who need milliseconds.
+_THREADS = {"known": 4, "first": 2, "glance": 2, "behind": 1, "ahead": 1}
 #: Watches of projects that nobody asked for so long (seconds) are given up.
 _IDLE_S = 1800.0
 
@@ -84,7 +85,8 @@ class Builder:
             pool = "glance" if ask.what == "glance" else "first" if is_first else "known"
             answered = pools[pool].submit(self._answer, ask)
             if ask.what in ("build", "warm"):
-                answered.add_done_callback(lambda _, root=ask.root: pools["behind"].submit(self._finish, root))  # type: ignore[misc]
+                for name, work in (("behind", self._finish), ("ahead", self._library.open_ahead)):
+                    answered.add_done_callback(partial(_submit, pools[name], work, ask.root))
         self._forks.close()
         os._exit(0)
 
@@ -225,6 +227,10 @@ class Builder:
         if watched is not None:
             watched.watch.stop()
         self._library.forget(root)
+
+
+def _submit(pool: ThreadPoolExecutor, work: Callable[[str], None], root: str, _: Future[None]) -> None:
+    pool.submit(work, root)
 
 
 def main(argument: str) -> None:

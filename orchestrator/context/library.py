@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ from itertools import accumulate
 
 import msgspec
 
+from orchestrator.context.ahead import likeliest, open_ahead
 from orchestrator.context.assistant import open_file
 from orchestrator.context.budget import Candidate, Selection, select
 from orchestrator.context.division import Division
@@ -62,6 +64,7 @@ class Library:
         self._lock = threading.Lock()
         self._states: OrderedDict[str, ProjectState] = OrderedDict()
         self._views = ViewCache(_VIEW_BYTES)
+        self._ahead: set[str] = set()
         self._metadata = Metadata()
         self._grounds = GroundCache()
         self.weights = Weights()
@@ -96,6 +99,7 @@ class Library:
         """Drop a project's state."""
         with self._lock:
             self._states.pop(root, None)
+            self._ahead.discard(root)
 
     def build(
         self, order: BuildOrder, *, changed: Collection[str] | None = None, known_generation: int = 0
@@ -223,6 +227,19 @@ class Library:
             with state.lock:
                 is_unfinished = state.absorb()
             time.sleep(_PAUSE_S)  # a lock that is taken again at once is never given to who waits for it
+
+    def open_ahead(self, root: str) -> None:
+        """Let an assistant open, once for a project, what its tasks will ask for. Nothing where there is a single
+        processor: it would only delay what is asked for now."""
+        state = self.state(root)
+        with self._lock:
+            if root in self._ahead or not state.generation or self._hire is None or len(os.sched_getaffinity(0)) < 2:
+                return
+            self._ahead.add(root)
+        with state.lock:
+            files = likeliest(state.readable(), state.chronicle, _VIEW_BYTES // 2)
+        for facts, view in open_ahead(self._hire, root, [facts for facts in files if facts not in self._views]):
+            self._views.put(facts.checksum, facts.language, view)
 
     def save(self, root: str) -> None:
         """Keep a project's index for the next run when that is due. Raises OSError."""

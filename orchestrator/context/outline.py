@@ -168,7 +168,7 @@ class Lines:
     def __init__(self, data: bytes) -> None:
         self.data = data
         # every line with its end by C code; the last one has none, and is no line when it is empty
-        self._ends = array("I", accumulate(map(add, map(len, data.split(b"\n")), repeat(1))))
+        self._ends: array[int] = array("I", accumulate(map(add, map(len, data.split(b"\n")), repeat(1))))
         if data.endswith(b"\n") or not data:
             self._ends.pop()
         else:
