@@ -7,7 +7,10 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # ``typing`` costs each forked agent a tenth of its start
+    from typing import IO, Any
 
 #: Made once: a forked agent that builds one for each line copies the pages which that writes to.
 _ENCODER = json.JSONEncoder(allow_nan=False)

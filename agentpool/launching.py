@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import msgspec
 
+from agentpool.becoming import become_agent
 from agentpool.errors import LaunchFailed
 from agentpool.platforms import IS_LINUX, ProcessFlags
 from agentpool.specs import Limits
@@ -121,10 +122,10 @@ def rlimits_of(limits: Limits, processes_now: int = 0) -> tuple[tuple[int, int, 
 def check_limits(limits: Limits, command: str) -> None:
     """Raise LaunchFailed ``limits`` when a limit could not be set: negative, or above our own hard limit."""
     for which, soft, hard in rlimits_of(limits):
-        _, ceiling = resource.getrlimit(which)
-        is_above = ceiling != resource.RLIM_INFINITY and hard > ceiling and os.geteuid() != 0
         if which in (resource.RLIMIT_CORE, resource.RLIMIT_NPROC):
             continue
+        _, ceiling = resource.getrlimit(which)
+        is_above = ceiling != resource.RLIM_INFINITY and hard > ceiling and os.geteuid() != 0
         if soft < 0 or is_above:
             raise LaunchFailed(
                 "limits",
@@ -218,57 +219,12 @@ def explain(report: bytes, plan: LaunchPlan) -> LaunchFailed:
     return LaunchFailed("resources", f"{command}: {step} failed: {text}", command=command, is_permanent=False)
 
 
-def become_agent(
-    plan_cwd: str,
-    rlimits: tuple[tuple[int, int, int], ...],
-    nice: int,
-    entrance: str | None,
-    flags: ProcessFlags,
-    parent: int,
-) -> None:
-    """In a forked child: a session, the death signal, the cgroup, nice, limits, the directory.
-
-    Raises OSError with ``strerror`` replaced by the step's name in ``filename``.
-    """
-    os.setsid()
-    flags.die_with_parent()
-    if os.getppid() != parent:
-        os._exit(127)  # the parent died before the death signal was set
-    if entrance is not None:
-        _enter(entrance)
-    if nice:
-        try:
-            os.nice(nice)
-        except OSError:
-            pass  # a negative value needs privilege; the agent runs at the worker's
-    try:
-        for which, soft, hard in rlimits:
-            resource.setrlimit(which, (soft, hard))
-    except (OSError, ValueError) as error:
-        raise OSError(getattr(error, "errno", None) or 22, "", "limits") from error
-    try:
-        os.chdir(plan_cwd)
-    except OSError as error:
-        raise OSError(error.errno, "", "chdir") from error
-
-
 def reset_signals() -> None:
     """In a forked child: all that Python or the worker has changed is as a new program finds it."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _enter(entrance: str) -> None:
-    try:
-        fd = os.open(entrance, os.O_WRONLY)
-        try:
-            os.write(fd, b"0")
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise OSError(error.errno, "", "cgroup") from error
 
 
 def _become(plan: LaunchPlan, ends: ChildEnds, status: int, flags: ProcessFlags, parent: int) -> NoReturn:

@@ -7,34 +7,37 @@ import functools
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from agentpool.agent import Agent
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # without the cost of ``typing``
+    from typing import Any
 
-def run_target(target: str) -> int:
+
+def run_target(target: str, environ: Mapping[str, str] | None = None) -> int:
     """Call the function with an Agent; the exit status it comes to.
 
     A mapping that it returns is given as the result. An exception is a traceback on stderr and 1;
-    SystemExit has its usual meaning.
+    SystemExit has its usual meaning. ``environ`` is the environment as a plain mapping where there is one:
+    asking ``os.environ`` takes longer.
     """
     try:
         function = load_target(target)
     except Exception as error:  # noqa: BLE001 - the edge of an agent's process: its module may raise anything
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())  # as the interpreter does it, without a module for it
         print(f"agent {target}: cannot be loaded: {error}", file=sys.stderr)  # noqa: T201 - stderr is its log
         return 1
     try:
-        agent = Agent()
+        agent = Agent(environ)
         value = function(agent)
         if isinstance(value, Mapping):
             agent.result(value)
     except SystemExit as stop:
         return exit_status(stop.code)
     except BaseException:  # noqa: BLE001 - the edge of an agent's process
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
         return 1
     return 0
 

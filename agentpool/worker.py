@@ -42,8 +42,8 @@ from agentpool.reactor import READ, WRITE, Reactor
 from agentpool.sandbox import Sandbox
 from agentpool.spawning import Spawner
 from agentpool.strangers import Strangers
-from agentpool.zygote import Left, max_rss_bytes, next_exited
-from agentpool.zygotes import ZygoteLink
+from agentpool.zygote import max_rss_bytes, next_exited
+from agentpool.zygotes import Left, ZygoteLink
 
 #: So many facts go up in one piece, and wake the supervisor once; fewer when the turn of the loop is over.
 FACTS_AT_ONCE = 8

@@ -3,88 +3,41 @@
 It has its own address space, made by exec, so no agent finds another's token in its memory; it starts with
 an environment of its own and drops it before the first fork. It is told what to fork over a socket and reports
 each exit; when the socket closes, it ends, and the kernel kills its children (PDEATHSIG).
+
+Each page that it holds costs every agent: the fork copies its entry, the exit drops it, and a write in between copies
+the page. So it imports what agents need and little else (no ``msgspec``, ``typing`` or ``traceback``): orders and
+answers are lists in JSON, one a line, whose fields ``zygotes`` names.
 """
 
 from __future__ import annotations
 
 # ``signal`` turns each answer into an enum or an exception, which costs every agent 57 copied pages.
 import _signal  # type: ignore[import-not-found]
-import array
 import gc
 import importlib
+import json
 import os
-import selectors
-import signal
+import resource
+import select
 import socket
 import sys
-from typing import Any
 
-import msgspec
-
-from agentpool.agent import Agent
-from agentpool.channel import FrameBuffer, encode_frame
-from agentpool.errors import ProtocolViolation
-from agentpool.launching import become_agent
+from agentpool.becoming import become_agent
 from agentpool.platforms import IS_LINUX, ProcessFlags
-from agentpool.python_agent import finish, load_target, run_target
+from agentpool.python_agent import finish, run_target
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # without the cost of ``typing``
+    from typing import Any
 
 SOCKET_FD = 3
+#: close_range(2) makes a high bound free on Linux; elsewhere each number costs a call.
+HIGHEST_FD = 1 << 30 if IS_LINUX else 4096
 READ_BYTES = 256 << 10
-#: Descriptors that come with each Fork: stdin, stdout, stderr.
+#: Descriptors that come with each order to fork: stdin, stdout, stderr.
 FDS_PER_FORK = 3
 #: CPython specializes code that has run 8 times (PEP 659); one more lets it run specialized.
 REHEARSALS = 9
-
-
-class ZygoteMessage(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Base of the messages between a worker and its zygote."""
-
-
-class Fork(ZygoteMessage, frozen=True, kw_only=True):
-    """Fork an agent; the fields are those of LaunchPlan."""
-
-    key: int
-    target: str
-    env: dict[str, str]
-    cwd: str
-    rlimits: tuple[tuple[int, int, int], ...]
-    nice: int
-    entrance: str | None
-
-
-class Signal(ZygoteMessage, frozen=True, kw_only=True):
-    """Signal the group of a child; ignored when it has been reaped."""
-
-    pid: int
-    number: int
-
-
-class Forked(ZygoteMessage, frozen=True, kw_only=True):
-    """The agent exists."""
-
-    key: int
-    pid: int
-
-
-class ForkFailed(ZygoteMessage, frozen=True, kw_only=True):
-    """The system refused the fork."""
-
-    key: int
-    errno: int
-
-
-class Left(ZygoteMessage, frozen=True, kw_only=True):
-    """A child ended; the rest of its group has been sent TERM."""
-
-    pid: int
-    exit_code: int | None
-    signal: int | None
-    cpu_seconds: float
-    max_rss_bytes: int
-
-
-Order = Fork | Signal
-Answer = Forked | ForkFailed | Left
 
 
 class Zygote:
@@ -93,59 +46,63 @@ class Zygote:
     def __init__(self, sock: socket.socket, flags: ProcessFlags) -> None:
         self._sock = sock
         self._flags = flags
-        self._frames = FrameBuffer()
-        self._decoder = msgspec.msgpack.Decoder[Any](Order)
-        self._encoder = msgspec.msgpack.Encoder()
+        self._rest = b""
         self._fds: list[int] = []
         self._children: set[int] = set()
+        self._wake = -1
 
     def run(self) -> None:
         """Serve until the socket closes. Returns in the zygote only."""
-        wake_read, wake_write = os.pipe()
+        wake_read, self._wake = os.pipe()
         os.set_blocking(wake_read, False)
-        os.set_blocking(wake_write, False)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._sock, selectors.EVENT_READ)
-            selector.register(wake_read, selectors.EVENT_READ)
-            while True:
-                for key, _ in selector.select():
-                    if key.fd == wake_read:
-                        self._clear(wake_read)
-                        self._reap()
-                    elif not self._serve():
-                        return
+        os.set_blocking(self._wake, False)
+        self._listen()
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        poll.register(wake_read, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == wake_read:
+                    self._clear(wake_read)
+                    self._reap()
+                elif not self._serve():
+                    return
 
     def _serve(self) -> bool:
         ancillary_bytes = socket.CMSG_SPACE(253 * 4)  # SCM_MAX_FD of Linux
         data, ancillary, _flags, _address = self._sock.recvmsg(READ_BYTES, ancillary_bytes)
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds = array.array("i")
-                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-                self._fds.extend(fds)
+                self._fds.extend(memoryview(payload[: len(payload) // 4 * 4]).cast("i"))
         if not data:
             return False
-        orders = [self._decoder.decode(payload) for payload in self._frames.feed(data)]
-        for order in orders:
-            if isinstance(order, Signal) and order.pid in self._children:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        forks = []
+        for line in lines:
+            kind, *fields = json.loads(line)
+            if kind == "Fork":
+                forks.append(fields)
+            elif fields[0] in self._children:
                 try:
-                    os.killpg(order.pid, order.number)
+                    os.killpg(*fields)
                 except (ProcessLookupError, PermissionError):
                     pass
-        self._fork_all([order for order in orders if isinstance(order, Fork)])
+        self._fork_all(forks)
         return True
 
-    def _fork_all(self, orders: list[Fork]) -> None:
-        """Fork in a loop that does nothing else: after each fork, every page that is written to is copied again."""
+    def _fork_all(self, orders: list[list[Any]]) -> None:
+        """Fork in a loop that does nothing else: after each fork, every page that is written to is copied again.
+
+        Meanwhile exits are not listened to, for a handler would run between two forks, and the agents need not
+        put that back, each for itself.
+        """
         if not orders:
             return
         stdio = [self._take_fds() for _ in orders]
         pids = []
         parent = os.getpid()
-        # The handler of an exit would run between two forks. An agent resets its mask.
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        _signal.set_wakeup_fd(-1)
         for order, fds in zip(orders, stdio, strict=True):
             try:
                 pid = os.fork()
@@ -161,48 +118,46 @@ class Zygote:
         self._children.update(pid for pid in pids if pid > 0)
         self._answer(
             [
-                Forked(key=order.key, pid=pid) if pid > 0 else ForkFailed(key=order.key, errno=-pid)
+                ["Forked", order[0], pid] if pid > 0 else ["ForkFailed", order[0], -pid]
                 for order, pid in zip(orders, pids, strict=True)
             ]
         )
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD,))
+        self._listen()
+        self._reap()  # what ended meanwhile
+
+    def _listen(self) -> None:
+        _signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        _signal.signal(_signal.SIGCHLD, lambda _number, _frame: None)
 
     def _take_fds(self) -> list[int]:
         if len(self._fds) < FDS_PER_FORK:
-            raise ProtocolViolation("a fork was ordered without its descriptors")
+            raise RuntimeError("a fork was ordered without its descriptors")
         taken, self._fds = self._fds[:FDS_PER_FORK], self._fds[FDS_PER_FORK:]
         return taken
 
-    def _become(self, order: Fork, stdio: list[int], parent: int) -> None:
+    def _become(self, order: list[Any], stdio: list[int], parent: int) -> None:
         status = 1
+        _key, target, env, cwd, rlimits, nice, entrance = order
         try:
-            for number, fd in enumerate(stdio):
-                os.dup2(fd, number)
-            os.closerange(3, 1 << 30 if IS_LINUX else 4096)
-            become_agent(order.cwd, order.rlimits, order.nice, order.entrance, self._flags, parent)
-            signal.set_wakeup_fd(-1)
-            _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-            for name, value in order.env.items():  # update() asks for the type of its argument: 0.2 ms of copied pages
-                os.environ[name] = value
-            sys.argv = [order.target]
-            sys.path.insert(0, order.cwd)
+            enter(stdio, len(stdio), env, cwd)
+            become_agent(cwd, rlimits, nice, entrance, self._flags, parent)
             gc.enable()
-            status = run_target(order.target)
+            sys.argv = [target]
+            status = run_target(target, env)
         except OSError as error:
-            sys.stderr.write(f"agent {order.target}: {error.filename or 'setup'}: {os.strerror(error.errno or 0)}\n")
+            sys.stderr.write(f"agent {target}: {error.filename or 'setup'}: {os.strerror(error.errno or 0)}\n")
         finally:
             finish(status)
 
     def _reap(self) -> None:
-        answers: list[Answer] = []
+        answers: list[list[Any]] = []
         while self._children:
             pid = next_exited()
             if pid is None:
                 break
             if pid:
                 try:
-                    os.killpg(pid, signal.SIGTERM)  # the zombie still holds the number
+                    os.killpg(pid, _signal.SIGTERM)  # the zombie still holds the number
                 except (ProcessLookupError, PermissionError):
                     pass
             pid, status, usage = os.wait4(pid or -1, 0 if pid else os.WNOHANG)
@@ -210,20 +165,14 @@ class Zygote:
                 break
             self._children.discard(pid)
             code = os.waitstatus_to_exitcode(status)
-            answers.append(
-                Left(
-                    pid=pid,
-                    exit_code=code if code >= 0 else None,
-                    signal=-code if code < 0 else None,
-                    cpu_seconds=usage.ru_utime + usage.ru_stime,
-                    max_rss_bytes=max_rss_bytes(usage.ru_maxrss),
-                )
-            )
+            cpu_seconds = usage.ru_utime + usage.ru_stime
+            how = (code, None) if code >= 0 else (None, -code)
+            answers.append(["Left", pid, *how, cpu_seconds, max_rss_bytes(usage.ru_maxrss)])
         self._answer(answers)
 
-    def _answer(self, answers: list[Answer]) -> None:
+    def _answer(self, answers: list[list[Any]]) -> None:
         if answers:
-            self._sock.sendall(b"".join(encode_frame(self._encoder.encode(answer)) for answer in answers))
+            self._sock.sendall("".join(json.dumps(answer) + "\n" for answer in answers).encode())
 
     @staticmethod
     def _clear(fd: int) -> None:
@@ -232,6 +181,17 @@ class Zygote:
                 pass
         except BlockingIOError:
             pass
+
+
+def enter(stdio: list[int], first_closed: int, env: dict[str, str], cwd: str) -> None:
+    """Take these as stdin, stdout and stderr, close what is above, and take a signal mask, environment and path."""
+    for number, fd in enumerate(stdio):
+        os.dup2(fd, number)
+    os.closerange(first_closed, HIGHEST_FD)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    for name, value in env.items():  # update() asks for the type of its argument: 0.2 ms of copied pages
+        os.environ[name] = value
+    sys.path.insert(0, cwd)
 
 
 def next_exited() -> int | None:
@@ -255,21 +215,25 @@ def max_rss_bytes(ru_maxrss: int) -> int:
 
 def rehearse() -> None:
     """Do what each agent does, so that what it looks up is cached in pages that all of them share."""
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        for _ in range(REHEARSALS):
-            load_target(f"{Agent.__module__}:{Agent.__name__}")
-            Agent(out=nowhere).result({"status": "success"})
+    for _ in range(REHEARSALS):
+        env = {"AGENT_ID": "rehearsal"}
+        enter([0, 1, 2], HIGHEST_FD, env, "")
+        del sys.path[0]
+        run_target(f"{rehearsed.__module__}:{rehearsed.__name__}", env)
+
+
+def rehearsed(_agent: object) -> dict[str, str]:
+    """The agent of the rehearsal."""
+    return {"status": "success"}
 
 
 def main(preload: list[str]) -> None:
-    """Become the zygote on descriptor 3."""
-    os.setsid()
+    """Become the zygote on descriptor 3, in the way in which its children become agents; stdout is the null device."""
     flags = ProcessFlags()
-    flags.die_with_parent()
+    become_agent("/", ((resource.RLIMIT_CORE, 0, 0),), 0, os.devnull, flags, os.getppid())
     # Blocked, not ignored, and the two that Python ignores as they were: an agent has one call less for each.
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGHUP):
+        _signal.signal(number, _signal.SIG_DFL)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     for name in preload:
@@ -278,6 +242,7 @@ def main(preload: list[str]) -> None:
         except Exception as error:  # noqa: BLE001 - a module may raise anything; its agents will show it again
             sys.stderr.write(f"zygote: preload of {name} failed: {error!r}\n")
     rehearse()
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM))
     os.environ.clear()  # what an agent gets is what its order says, and nothing else
     sock = socket.socket(fileno=SOCKET_FD)
     gc.collect()

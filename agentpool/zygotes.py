@@ -6,6 +6,7 @@ import array
 import itertools
 import os
 import re
+import resource
 import signal
 import socket
 import sys
@@ -15,11 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from agentpool import launching
-from agentpool.channel import READ_BYTES, FrameBuffer, encode_frame
-from agentpool.errors import LaunchFailed, ProtocolViolation
+from agentpool.errors import LaunchFailed
 from agentpool.reactor import READ, WRITE, Reactor
 from agentpool.runtimes.base import Invocation
-from agentpool.zygote import SOCKET_FD, Answer, Fork, Forked, ForkFailed, Left, Order, Signal
+from agentpool.zygote import READ_BYTES, SOCKET_FD
 
 if TYPE_CHECKING:
     from agentpool.attempt import Attempt
@@ -30,6 +30,57 @@ ORDERS_AT_ONCE = 16
 
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", re.ASCII)
 BOOT = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from agentpool.zygote import main; main(sys.argv[2:])"
+
+
+class ZygoteMessage(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of the messages between a worker and its zygote: a JSON list on a line, the class's name first."""
+
+
+class Fork(ZygoteMessage, frozen=True):
+    """Fork an agent; the fields are those of LaunchPlan, without the limit that the zygote has itself."""
+
+    key: int
+    target: str
+    env: dict[str, str]
+    cwd: str
+    rlimits: tuple[tuple[int, int, int], ...]
+    nice: int
+    entrance: str | None
+
+
+class Signal(ZygoteMessage, frozen=True):
+    """Signal the group of a child; ignored when it has been reaped."""
+
+    pid: int
+    number: int
+
+
+class Forked(ZygoteMessage, frozen=True):
+    """The agent exists."""
+
+    key: int
+    pid: int
+
+
+class ForkFailed(ZygoteMessage, frozen=True):
+    """The system refused the fork."""
+
+    key: int
+    errno: int
+
+
+class Left(ZygoteMessage, frozen=True):
+    """A child ended; the rest of its group has been sent TERM."""
+
+    pid: int
+    exit_code: int | None
+    signal: int | None
+    cpu_seconds: float
+    max_rss_bytes: int
+
+
+Order = Fork | Signal
+Answer = Forked | ForkFailed | Left
 
 
 class ZygoteOwner(Protocol):
@@ -51,9 +102,9 @@ class ZygoteLink:
         self._pending: dict[int, Attempt] = {}
         self._running: dict[int, Attempt] = {}
         self._outgoing: deque[tuple[memoryview, tuple[int, ...]]] = deque()
-        self._frames = FrameBuffer()
-        self._encoder = msgspec.msgpack.Encoder()
-        self._decoder = msgspec.msgpack.Decoder[Any](Answer)
+        self._rest = b""
+        self._encoder = msgspec.json.Encoder()
+        self._decoder = msgspec.json.Decoder[Any](Answer)
         self._next_key = 0
         self._is_flushing = False
         self.is_lost = False
@@ -78,7 +129,8 @@ class ZygoteLink:
             (os.POSIX_SPAWN_DUP2, null, 1),
             (os.POSIX_SPAWN_DUP2, sock, SOCKET_FD),
         ]
-        env = {"PATH": os.environ.get("PATH", launching.FALLBACK_PATH), "LC_ALL": "C.UTF-8"}
+        # Bound now, once, instead of by each agent at its first call of a function.
+        env = {"PATH": os.environ.get("PATH", launching.FALLBACK_PATH), "LC_ALL": "C.UTF-8", "LD_BIND_NOW": "1"}
         try:
             return os.posix_spawn(sys.executable, argv, env, file_actions=actions)
         finally:
@@ -93,7 +145,7 @@ class ZygoteLink:
             target=plan.argv[0],
             env=plan.env,
             cwd=plan.cwd,
-            rlimits=plan.rlimits,
+            rlimits=tuple(limit for limit in plan.rlimits if limit[0] != resource.RLIMIT_CORE),
             nice=plan.nice,
             entrance=plan.entrance,
         )
@@ -115,8 +167,10 @@ class ZygoteLink:
             for fd in fds:
                 os.close(fd)
             return
-        self._outgoing.append((memoryview(encode_frame(self._encoder.encode(order))), fds))
-        if not self._is_flushing:
+        self._outgoing.append((memoryview(self._encoder.encode(order) + b"\n"), fds))
+        if len(self._outgoing) == ORDERS_AT_ONCE:
+            self._flush()
+        elif not self._is_flushing:
             self._is_flushing = True
             self._reactor.later(0.0, self._flush)  # at the end of this turn: what came together goes together
 
@@ -155,12 +209,13 @@ class ZygoteLink:
         try:
             data = self._sock.recv(READ_BYTES)
             if data:
-                for payload in self._frames.feed(data):
-                    self._take(self._decoder.decode(payload))
+                *answers, self._rest = (self._rest + data).split(b"\n")
+                for answer in answers:
+                    self._take(self._decoder.decode(answer))
                 return
         except BlockingIOError:
             return
-        except (OSError, ProtocolViolation, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError):
             pass
         self._lose()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,33 @@ async def test_a_forked_agent_has_the_signals_of_a_new_program(tmp_path: Path, p
         await asyncio.gather(*(bench.run(name, argv=("agents_of_test:signals",), **place) for name in "abc"))
         for name in "abc":
             assert result_of(bench, name)["changed"] == []
+
+
+async def test_agents_that_are_started_together_keep_what_is_each_ones_own(
+    tmp_path: Path, place: dict[str, Any]
+) -> None:
+    """Prevents orders that are torn or mixed up where more come than go in one message, or an end that is not seen."""
+    async with local_bench(tmp_path, workers=1) as (bench, _):
+        names = [f"a{number}" for number in range(40)]
+        starts = (
+            bench.run(name, argv=("agents_of_test:gives",), env={"AGENT_ID": name, "AGENT_TASK": "é\n" * 400}, **place)
+            for name in names
+        )
+        ends = await asyncio.gather(*starts)
+        assert [end.exit_code for end in ends] == [0] * len(names)
+        for name in names:
+            assert result_of(bench, name) == {"status": "success", "id": name, "task": "é\n" * 400}
+
+
+def test_the_warm_parent_holds_little() -> None:
+    """Each page of the parent costs every agent: an import too many made their starts a quarter slower."""
+    root = Path(__file__).parents[3]
+    heavy = {"asyncio", "msgspec", "random", "subprocess", "threading", "traceback", "typing"}
+    code = f"import agentpool.zygote, sys; print(sorted({heavy!r} & set(sys.modules)))"
+    found = subprocess.run(
+        [sys.executable, "-S", "-c", code], check=True, capture_output=True, text=True, cwd=root, timeout=60
+    )
+    assert found.stdout.strip() == "[]"
 
 
 async def test_threads_and_messages_work_as_in_a_program(tmp_path: Path, place: dict[str, Any]) -> None:
