@@ -256,13 +256,14 @@ class Attempt:
         """Its parent died; if it was not reaped before, it is the worker's child now."""
         self._is_orphaned = True
 
-    def over(self, ended_by: str) -> None:
+    def over(self, ended_by: str, *, was_empty: bool = False) -> None:
         """The tree is gone: drain, give everything back, and report the end."""
         pipes, tree, leader_exit = self.pipes, self.tree, self.exit or LeaderExit(exit_code=None, signal=None)
         if pipes is None or tree is None:
             return
         pipes.drain()
         self.host.emit(pipes.positions())
+        tails = pipes.tails()
         fact = AgentExited(
             agent_id=self.spec.agent_id,
             attempt=self.spec.attempt,
@@ -271,9 +272,9 @@ class Attempt:
             ended_by=ended_by or self._limit_hit(leader_exit),
             terminal=pipes.verdict(),
             usage=self._usage(pipes, leader_exit),
-            survivors=tree.survivors(),
-            stdout_tail=pipes.tails()["stdout"],
-            stderr_tail=pipes.tails()["stderr"],
+            survivors=tree.survivors(was_empty=was_empty),
+            stdout_tail=tails["stdout"],
+            stderr_tail=tails["stderr"],
             truncated_at=pipes.truncations(),
             truncated_by=pipes.truncation_reasons(),
         )

@@ -128,7 +128,7 @@ class Leaf:
     @classmethod
     def make(cls, base: str, name: str, limits: dict[str, int]) -> Leaf | None:
         """Make the directory with ``limits`` (``memory.max``, ``pids.max``); None when the system refuses."""
-        leaf = cls(os.path.join(base, name))
+        leaf = cls(f"{base}/{name}")
         try:
             os.mkdir(leaf.path)
         except FileExistsError:
@@ -142,7 +142,7 @@ class Leaf:
     @property
     def entrance(self) -> str:
         """The file into which a process writes ``0`` to be put here."""
-        return os.path.join(self.path, "cgroup.procs")
+        return f"{self.path}/cgroup.procs"
 
     def enter(self) -> bool:
         """Put this process here; False when the system refuses."""
@@ -150,7 +150,7 @@ class Leaf:
 
     def is_populated(self) -> bool:
         """Whether a living process is here or below; zombies do not count."""
-        return b"populated 1" in _read(os.path.join(self.path, "cgroup.events"))
+        return b"populated 1" in _read_short(f"{self.path}/cgroup.events")
 
     def pids(self) -> list[int]:
         """The living processes here and below."""
@@ -166,14 +166,14 @@ class Leaf:
 
     def cpu_usec(self) -> int:
         """CPU time of all that ever ran here, in microseconds; 0 when unknown."""
-        for line in _read(os.path.join(self.path, "cpu.stat")).splitlines():
+        for line in _read_short(f"{self.path}/cpu.stat").splitlines():
             if line.startswith(b"usage_usec "):
                 return int(line.split()[1])
         return 0
 
     def was_out_of_memory(self) -> bool:
         """Whether the kernel killed something here for ``memory.max``."""
-        lines = _read(os.path.join(self.path, "memory.events")).splitlines()
+        lines = _read_short(f"{self.path}/memory.events").splitlines()
         return any(line.startswith(b"oom_kill ") and int(line.split()[1]) > 0 for line in lines)
 
     def kill(self) -> None:
@@ -220,6 +220,20 @@ def _read(path: str) -> bytes:
         while part := os.read(fd, 65536):
             parts.append(part)
         return b"".join(parts)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+
+
+def _read_short(path: str) -> bytes:
+    """A file of a few lines, which the kernel gives in one piece; empty without one."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, 4096)
     except OSError:
         return b""
     finally:

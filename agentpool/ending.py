@@ -102,7 +102,7 @@ class Ending:
             self._schedule(LOOK_DELAYS_S[-1])
             return
         if attempt.exit is not None and tree.is_empty(ignore_leader=False):
-            attempt.over(self._reason)
+            attempt.over(self._reason, was_empty=True)
             return
         if self._give_up_at is not None and now > self._give_up_at:
             attempt.over(self._reason)

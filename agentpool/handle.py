@@ -32,6 +32,8 @@ READY_TIMEOUT_S = 60.0
 JOIN_TIMEOUT_S = 5.0
 #: What a hung worker is given to write its traceback.
 TRACE_WAIT_S = 0.5
+#: So many commands go down in one piece, and the worker begins with them while the next are still being made.
+COMMANDS_AT_ONCE = 8
 _SPAWN_LOCK = threading.Lock()
 
 
@@ -118,9 +120,11 @@ class WorkerHandle:
         if channel is None or channel.is_closed:
             return
         if not channel.wants_write:
-            # What is sent in one turn of the loop goes in one piece: the worker wakes once for it.
+            # What is sent in one turn of the loop goes in few pieces: the worker wakes once for each.
             asyncio.get_running_loop().call_soon(self._flush)
         channel.queue(command)
+        if channel.queued % COMMANDS_AT_ONCE == 0:
+            self._flush()
 
     def hold(self, is_held: bool) -> None:
         """Stop or go on reading facts; a held worker soon stops reading floods."""

@@ -56,7 +56,8 @@ class Spawner:
         if plan.entrance is not None and self._home is None:
             return False
         texts = [*plan.argv, *plan.env, *plan.env.values()]
-        if max(map(len, texts)) > LONGEST_TEXT or sum(map(len, texts)) > LONGEST_TOTAL:
+        total = sum(map(len, texts))
+        if total > LONGEST_TEXT and (total > LONGEST_TOTAL or max(map(len, texts)) > LONGEST_TEXT):
             return False
         return is_executable_format(plan.program)
 

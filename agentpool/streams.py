@@ -30,7 +30,7 @@ F_SETPIPE_SZ = 1031  # <linux/fcntl.h>; the fcntl module has it from Python 3.10
 
 def log_path(record_dir: str, stream: str, first_byte: int = 0) -> str:
     """The log file of ``stdout`` or ``stderr`` in an agent's record directory that begins with this byte."""
-    return os.path.join(record_dir, f"{stream}.log.{first_byte}" if first_byte else f"{stream}.log")
+    return f"{record_dir}/{stream}.log.{first_byte}" if first_byte else f"{record_dir}/{stream}.log"
 
 
 def log_starts(record_dir: str, stream: str) -> list[int]:
@@ -181,6 +181,8 @@ class OutputLog:
         begin = max(self.start, self.position - TAIL_BYTES)
         if begin < self._file_start:
             return read_stream(self._record_dir, self._stream, begin, self.position - begin)
+        if begin == self.position:
+            return b""
         return os.pread(self._fd, self.position - begin, begin - self._file_start)
 
     def close(self) -> None:
@@ -193,11 +195,13 @@ class OutputLog:
     def _open(self, first_byte: int) -> int:
         path = log_path(self._record_dir, self._stream, first_byte)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode):
             os.close(fd)
             # A planted FIFO would block us.
             raise OSError(errno.EINVAL, f"{os.path.basename(path)} is not a regular file")
-        os.fchmod(fd, 0o600)
+        if stat.S_IMODE(mode) != 0o600:  # an earlier one's, or a mask's work
+            os.fchmod(fd, 0o600)
         return fd
 
     def _room_in_file(self) -> int:

@@ -95,10 +95,15 @@ class Tree:
         """CPU time of the living members in clock ticks."""
         return sum(entry.cpu_ticks for entry in self.members())
 
-    def survivors(self) -> Survivors:
-        """What is left now, how that was checked, and how many were killed beside the leader."""
+    def survivors(self, *, was_empty: bool = False) -> Survivors:
+        """What is left now, how that was checked, and how many were killed beside the leader.
+
+        ``was_empty``: it was seen to be empty when its leader had been reaped. Nothing comes into a cgroup after
+        that, because only a member could have forked it; so there is no second look.
+        """
         if self._leaf is not None:
-            return Survivors(count=len(self._leaf.pids()), checked_by=("cgroup",), swept=len(self._swept))
+            count = 0 if was_empty else len(self._leaf.pids())
+            return Survivors(count=count, checked_by=("cgroup",), swept=len(self._swept))
         found = self._search()
         return Survivors(count=len(found), checked_by=("session", "descendants", "nonce"), swept=len(self._swept))
 
