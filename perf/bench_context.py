@@ -33,6 +33,7 @@ from orchestrator.context.library import Library
 from orchestrator.context.models import BuildOrder, Role
 from orchestrator.context.process import BuilderProcess
 from orchestrator.context.project import Limits
+from orchestrator.context.provisional import glance
 from orchestrator.profiles import Profiles
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -127,11 +128,15 @@ def worked(action: Callable[[], object]) -> float:
 
 
 def measure_cold(root: str, rounds: int, forks: ForkServer) -> tuple[dict[str, float], Library]:
-    """First answers with assistants, as the builder gives them, and alone; and the last one's library."""
+    """First answers with assistants, as the builder gives them, and alone; and the last one's library. Provisional ones
+    for a task of a line, and for one of so many words that only the rarest are looked for."""
     read_once(root)
     baseline, cold, alone, work = [], [], [], []
+    glances, long_glances = [], []
     for _ in range(rounds):
         baseline.append(timed(lambda: read_once(root)))
+        glances.append(timed(lambda: glance(order_for(root, TASKS[0]), Limits(), hire=forks.assistant)))
+        long_glances.append(timed(lambda: glance(order_for(root, "\n".join(TASKS)), Limits(), hire=forks.assistant)))
         library = Library(Limits(), 1 << 30)
         alone.append(timed(lambda: library.build(order_for(root, TASKS[0]))))  # noqa: B023 - called at once
         library = Library(Limits(), 1 << 30)
@@ -141,6 +146,9 @@ def measure_cold(root: str, rounds: int, forks: ForkServer) -> tuple[dict[str, f
     least_work = min(worked(lambda: [read_once(root) for _ in range(20)]) / 20 for _ in range(3))
     return {
         "baseline_s": statistics.median(baseline),
+        "provisional_s": statistics.median(glances),
+        "provisional_ratio": statistics.median(c / b for c, b in zip(glances, baseline, strict=True)),
+        "provisional_long_task_ratio": statistics.median(c / b for c, b in zip(long_glances, baseline, strict=True)),
         "cold_s": statistics.median(cold),
         "cold_ratio": statistics.median(c / b for c, b in zip(cold, baseline, strict=True)),
         "cold_alone_ratio": statistics.median(c / b for c, b in zip(alone, baseline, strict=True)),

@@ -38,7 +38,7 @@ _COMMITS = 300
 #: So many times the budget is opened of the best files: opening is most of what is left beside reading the project.
 _BREADTH = 4
 #: A project of fewer bytes is indexed as fast as it is glanced at.
-_LEAST_BYTES = 1 << 20
+LEAST_BYTES = 1 << 20
 
 
 #: How the document begins, so that nobody takes it for the full answer.
@@ -95,17 +95,21 @@ class Glance(Division):
     Args:
         hire, root: as for any division.
         query: the task.
+        least_bytes: a project of fewer bytes is refused.
     """
 
-    def __init__(self, hire: Callable[[], socket.socket] | None, root: str, query: Query) -> None:
+    def __init__(
+        self, hire: Callable[[], socket.socket] | None, root: str, query: Query, least_bytes: int = LEAST_BYTES
+    ) -> None:
         super().__init__(hire, root)
         self._query = query
+        self._least_bytes = least_bytes
 
     def digests(
         self, reader: Reader, tasks: Sequence[Task], words: Sequence[str] | None = None
     ) -> Iterator[tuple[Task, Digest]]:
         """As for any division; ``words`` are the rarest of the query. Raises TooSmall."""
-        if sum(task.stamp.size for task in tasks) < _LEAST_BYTES:
+        if sum(task.stamp.size for task in tasks) < self._least_bytes:
             raise TooSmall
         return super().digests(reader, tasks, words or self._rarest(reader, tasks))
 
@@ -135,15 +139,21 @@ class Glance(Division):
         return texts
 
 
-def glance(order: BuildOrder, limits: Limits, *, hire: Callable[[], socket.socket] | None = None) -> BuildAnswer | None:
-    """A provisional answer; None when the project is so small that the full one takes no longer.
+def glance(
+    order: BuildOrder,
+    limits: Limits,
+    *,
+    hire: Callable[[], socket.socket] | None = None,
+    least_bytes: int = LEAST_BYTES,
+) -> BuildAnswer | None:
+    """A provisional answer; None when the project has less than ``least_bytes``, so that the full one takes no longer.
 
     Raises OSError when the project's directory cannot be read.
     """
     query = parse(order.task, Splitter())
     library = Library(limits, 0, breadth=_BREADTH)
     state = Glimpse(order.root, limits, query)
-    with Glance(hire, order.root, query) as division:
+    with Glance(hire, order.root, query, least_bytes) as division:
         try:
             state.refresh(division)
         except TooSmall:

@@ -6,15 +6,14 @@ import random
 import string
 import sysconfig
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.context import provisional
 from orchestrator.context.models import BuildOrder
 from orchestrator.context.project import Limits
+from orchestrator.context.provisional import glance
 from orchestrator.context.secrets import is_secret_file, kinds, redact
 from tests.support.context import new_library, order
 from tests.support.repo import commit_all, repository, write_files
@@ -205,8 +204,7 @@ def test_no_planted_secret_appears_in_a_context(
 
 
 def _provisional(asked: BuildOrder) -> str:
-    with patch.object(provisional, "_LEAST_BYTES", 0):
-        answer = provisional.glance(asked, Limits())
+    answer = glance(asked, Limits(), least_bytes=0)
     assert answer is not None
     return answer.body.decode()
 

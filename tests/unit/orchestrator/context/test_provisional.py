@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.context import provisional as module
 from orchestrator.context.assistant import serve
 from orchestrator.context.project import Limits
 from orchestrator.context.provisional import glance
@@ -22,15 +21,9 @@ from tests.unit.orchestrator.context.test_division import Office
 TASK = "fold the header line of a parser, then retry the gateway"
 
 
-@pytest.fixture(autouse=True)
-def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small projects are glanced at too."""
-    monkeypatch.setattr(module, "_LEAST_BYTES", 0)
-
-
 def provisional(root: Path, task: str = TASK, *, max_bytes: int = 100_000, **fields: Any) -> dict[str, Any]:
     """The provisional document, decoded."""
-    answer = glance(order(root, task, max_bytes=max_bytes, **fields), Limits())
+    answer = glance(order(root, task, max_bytes=max_bytes, **fields), Limits(), least_bytes=0)
     assert answer is not None
     assert answer.body.endswith(b',"cache_hit":false}')
     decoded: dict[str, Any] = json.loads(answer.body)
@@ -55,7 +48,7 @@ def test_its_tag_is_another_than_the_full_answers(tmp_path: Path) -> None:
     """A client was told with 304 that the provisional answer is still right."""
     root = sample_repository(tmp_path / "r")
     asked = order(root, "account")
-    answer, again = glance(asked, Limits()), glance(asked, Limits())
+    answer, again = (glance(asked, Limits(), least_bytes=0) for _ in range(2))
     assert answer is not None
     assert again is not None
     assert answer.etag == again.etag
@@ -63,10 +56,9 @@ def test_its_tag_is_another_than_the_full_answers(tmp_path: Path) -> None:
     assert answer.generation == 0
 
 
-def test_a_small_project_is_not_glanced_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_project_is_not_glanced_at(tmp_path: Path) -> None:
     """Where the full answer takes as long, a worse one was given."""
     root = sample_repository(tmp_path / "r")
-    monkeypatch.undo()
     assert glance(order(root, "account"), Limits()) is None
 
 
