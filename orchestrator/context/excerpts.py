@@ -16,6 +16,7 @@ from orchestrator.context.index import Index
 from orchestrator.context.models import FileFacts
 from orchestrator.context.outline import Block, Lines, blocks, definitions
 from orchestrator.context.query import Query
+from orchestrator.context.words import raw_identifiers
 
 
 class View(msgspec.Struct, frozen=True):
@@ -23,6 +24,7 @@ class View(msgspec.Struct, frozen=True):
 
     Attributes:
         starts: the offsets in the text at which the blocks begin; ``sizes`` are their bytes.
+        words: the identifiers of the text in lower case, each once, a line each.
         titles: the blocks' names in lower case, a line each; ``title_starts`` are the offsets of these lines.
         matches: by term the blocks that have it and what it is worth there, as far as somebody asked.
     """
@@ -31,15 +33,30 @@ class View(msgspec.Struct, frozen=True):
     blocks: tuple[Block, ...]
     starts: tuple[int, ...]
     sizes: tuple[int, ...]
+    words: bytes
     titles: bytes
     title_starts: tuple[int, ...]
     matches: dict[bytes, tuple[bytes | array[int], array[float]]] = {}
+
+    def has(self, term: bytes) -> bool:
+        """Whether ``term`` may stand in the text or in a title. No term goes beyond an identifier, so that the text
+        itself, which is some ten times longer, need not be searched."""
+        if term in self.titles:
+            return True
+        if len(term) > _SHORT:
+            return term in self.words
+        return term in self.words and bool(_words(self.words, term))
 
     @property
     def cost(self) -> int:
         """Bytes that keeping it takes, roughly."""
         return (
-            len(self.lines.data) + 4 * self.lines.count + len(self.titles) + 250 * len(self.blocks) + 100 * _REMEMBERED
+            len(self.lines.data)
+            + len(self.words)
+            + 4 * self.lines.count
+            + len(self.titles)
+            + 250 * len(self.blocks)
+            + 100 * _REMEMBERED
         )
 
 
@@ -57,6 +74,7 @@ def view_of(lines: Lines, divided: Sequence[Block]) -> View:
         tuple(divided),
         tuple(lines.start(block.first) for block in divided),
         tuple(block.size for block in divided),
+        b"\n".join(set(raw_identifiers(lines.data.lower()))),
         b"\n".join(names),
         tuple(accumulate((len(name) + 1 for name in names[:-1]), initial=0)),
     )
@@ -122,7 +140,9 @@ def score_blocks(view: View, terms: list[tuple[bytes, float]]) -> list[float]:
     lowered = b""
     for term, weight in terms:
         matches = view.matches.get(term)
-        if matches is None:
+        if matches is None and not view.has(term):
+            matches = _NOTHING
+        elif matches is None:
             lowered = lowered or view.lines.data.lower()
             if len(view.matches) >= _REMEMBERED:
                 view.matches.clear()

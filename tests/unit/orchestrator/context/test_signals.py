@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestrator.context.excerpts import open_view, score_blocks
 from orchestrator.context.library import Library
@@ -146,3 +149,17 @@ def test_one_commit_is_no_habit(tmp_path: Path) -> None:
 def test_where_a_program_starts(path: str, starts: bool) -> None:
     """Terraform's ``main.tf`` was shown to architects as the program's entry."""
     assert is_entry_point(path) is starts
+
+
+_TEXT = st.text("aAsz1_é .(\n", max_size=20)
+
+
+@given(_TEXT, _TEXT, st.text("as", min_size=1, max_size=3) | st.text("as1_é", min_size=4, max_size=6), st.booleans())
+def test_a_term_is_found_wherever_it_stands(left: str, right: str, word: str, is_there: bool) -> None:
+    """A term within a long identifier, after a digit or beside a letter beyond ASCII was taken for missing."""
+    text, term = (left + word * is_there + right).encode(), word.encode()
+    if len(term) <= 3:  # as a whole word, maybe in the plural
+        stands = re.search(rb"(?<![a-z])" + term + rb"(?![a-rt-z])", text.lower()) is not None
+    else:
+        stands = term in text.lower()
+    assert any(score_blocks(open_view(text, "text"), [(term, 1.0)])) is stands
