@@ -116,10 +116,11 @@ class Crew:
                 log.warning("pool.warden.start_failed", error=str(error))
 
     def _ensure_warden(self) -> None:
-        if self._warden is not None and not self._is_stopping:
+        warden = self._warden  # a stop may take it away meanwhile: this runs in a thread
+        if warden is not None:
             try:
-                if not self._warden.ensure():
-                    log.warning("pool.warden.replaced", pid=self._warden.pid)
+                if not warden.ensure():
+                    log.warning("pool.warden.replaced", pid=warden.pid)
             except OSError as error:
                 log.error("pool.warden.start_failed", error=str(error))
 
@@ -148,7 +149,7 @@ class Crew:
     async def _end(self, handle: WorkerHandle, grace_s: float) -> None:
         if not await handle.wait_ended(grace_s + STOP_MARGIN_S):
             log.error("pool.worker.stop_timeout", worker=handle.index, pid=handle.pid)
-        await self._bury(handle)
+        await asyncio.shield(self._begin_burial(handle))
 
     async def _watch(self) -> None:
         reaper = settling.OrphanReaper()
@@ -165,17 +166,20 @@ class Crew:
     def _lose(self, handle: WorkerHandle, reason: str) -> None:
         if self.handles.get(handle.index) is handle:
             del self.handles[handle.index]
-            self._run(self._replace(handle, reason))
+            agents = tuple(handle.agents)
+            # Begun here: a stop in the same turn of the loop cancels a replacement before its first step.
+            self._run(self._replace(handle, reason, agents, self._begin_burial(handle)))
 
-    async def _replace(self, handle: WorkerHandle, reason: str) -> None:
+    async def _replace(
+        self, handle: WorkerHandle, reason: str, agents: tuple[str, ...], burial: asyncio.Task[None]
+    ) -> None:
         self.lost += 1
         now = time.monotonic()
         self._losses.append(now)
         while self._losses[0] < now - self._config.worker_restart_window_s:
             self._losses.popleft()
         is_looping = len(self._losses) > self._config.worker_restart_limit
-        agents = tuple(handle.agents)
-        await self._bury(handle)
+        await asyncio.shield(burial)
         log.error(
             "pool.worker.lost",
             worker=handle.index,
@@ -202,14 +206,14 @@ class Crew:
                 await self._add(handle.index)
             except (OSError, TimeoutError, PoolError) as error:
                 log.error("pool.worker.start_failed", worker=handle.index, error=str(error))
-                self._run(self._replace(handle, "start_failed"))
+                self._run(self._replace(handle, "start_failed", (), self._begin_burial(handle)))
 
-    async def _bury(self, handle: WorkerHandle) -> None:
-        """Discard the process, end what it kept, and say so for each agent; goes on when the caller is cancelled."""
+    def _begin_burial(self, handle: WorkerHandle) -> asyncio.Task[None]:
+        """Discard the process, end what it kept, and say so for each agent; nothing breaks this off."""
         burial = self._run(self._discard_and_sweep(handle))
         self._burials.add(burial)
         burial.add_done_callback(self._burials.discard)
-        await asyncio.shield(burial)
+        return burial
 
     async def _discard_and_sweep(self, handle: WorkerHandle) -> None:
         trace = await handle.discard()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 SHELL = "/bin/sh"
 #: It must outlive what asks everybody to end; KILL takes it, and the supervisor then starts another.
@@ -22,6 +23,9 @@ class Warden:
     def __init__(self, cgroup_dir: str) -> None:
         self._cgroup_dir = cgroup_dir
         self.pid = 0
+        # A look at it may still be under way in a thread when the pool stops.
+        self._lock = threading.Lock()
+        self._is_stopped = False
         self._watched, self.tether = os.pipe()
         try:
             self._start()
@@ -30,22 +34,28 @@ class Warden:
             raise
 
     def ensure(self) -> bool:
-        """Start it again when it is gone; False when it was. Raises OSError when it cannot be started."""
-        if self._is_alive():
-            return True
-        self._start()
-        return False
+        """Start it again when it is gone, unless it was stopped; False when it had to be.
+
+        Raises OSError when it cannot be started.
+        """
+        with self._lock:
+            if self._is_stopped or self._is_alive():
+                return True
+            self._start()
+            return False
 
     def stop(self) -> None:
-        """End it without any killing; harmless when it is gone. Blocks for the moment that takes."""
-        if self._is_alive():
-            os.kill(self.pid, signal.SIGKILL)  # our child, not reaped: the number is still its own
-            try:
-                os.waitpid(self.pid, 0)
-            except ChildProcessError:
-                pass
-        self.pid = 0
-        self._close()
+        """End it without any killing, for good; harmless when it is gone. Blocks for the moment that takes."""
+        with self._lock:
+            self._is_stopped = True
+            if self._is_alive():
+                os.kill(self.pid, signal.SIGKILL)  # our child, not reaped: the number is still its own
+                try:
+                    os.waitpid(self.pid, 0)
+                except ChildProcessError:
+                    pass
+            self.pid = 0
+            self._close()
 
     def _start(self) -> None:
         null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import resource
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from agentpool.errors import LaunchFailed
+from agentpool.launching import CPU_HARD_MARGIN_S
 from agentpool.platforms import raise_descriptor_limit
 from agentpool.specs import Limits
 from agentpool.testing import child, leave, say, wait
@@ -163,13 +165,26 @@ async def test_fault_77_a_memory_hog_dies_alone(tmp_path: Path, cgroups: bool) -
         assert (await bench.run("other", leave())).exit_code == 0
 
 
-async def test_cpu_limit_ends_a_burner(tmp_path: Path) -> None:
-    """Prevents an agent from burning a core for ever."""
-    async with local_bench(tmp_path, workers=1) as (bench, _):
+@pytest.mark.parametrize("cgroups", [True, False], ids=["cgroups", "no-cgroups"])
+async def test_cpu_limit_ends_a_burner(tmp_path: Path, cgroups: bool) -> None:
+    """Prevents an agent from burning a core for ever, or from being ended long before or after its limit."""
+    async with local_bench(tmp_path, workers=1, cgroups=cgroups) as (bench, _):
         exited = await bench.run("a", {"do": "spin", "seconds": 60}, limits=Limits(cpu_s=1))
         assert exited.ended_by == "cpu_limit"
-        # How exactly the system keeps to the second depends on its clock tick and on what else runs.
-        assert 0 < exited.usage.cpu_seconds < 30
+        # CPU time does not depend on what else runs. The kernel counts it by ticks (up to 10 ms each, some of which
+        # belong to others), so it may be some hundredths off; the hard limit is the last bound.
+        assert 0.8 <= exited.usage.cpu_seconds <= 1 + CPU_HARD_MARGIN_S + 0.5
+
+
+@pytest.mark.parametrize("cgroups", [True, False], ids=["cgroups", "no-cgroups"])
+async def test_cpu_limit_ends_a_burner_that_ignores_it(tmp_path: Path, cgroups: bool) -> None:
+    """Prevents an agent from outliving its limit by ignoring the signals that tell it of that."""
+    script = "trap '' XCPU TERM; while :; do :; done"
+    async with local_bench(tmp_path, workers=1, cgroups=cgroups) as (bench, _):
+        exited = await bench.run("a", argv=("sh", "-c", script), limits=Limits(cpu_s=1), grace_s=0.2, timeout_s=30)
+        assert (exited.ended_by, exited.signal) == ("cpu_limit", signal.SIGKILL)
+        assert 0.8 <= exited.usage.cpu_seconds <= 1 + CPU_HARD_MARGIN_S + 0.5
+        assert exited.survivors.count == 0
 
 
 async def test_limits_reach_the_process(tmp_path: Path) -> None:

@@ -243,3 +243,16 @@ async def test_a_killed_warden_is_replaced_without_anyone_noticing(tmp_path: Pat
         assert (await bench.exited("a")).exit_code == 0
         assert bench.losses() == []
     assert await wardens() == []
+
+
+async def test_a_worker_that_is_lost_as_the_pool_stops_is_buried(tmp_path: Path) -> None:
+    """Prevents a stop in the same turn of the loop from breaking off what ends a lost worker's agents."""
+    async with local_bench(tmp_path, workers=1) as (bench, pool):
+        started = await bench.launch("a", wait())
+        (handle,) = pool._crew.handles.values()
+        os.kill(handle.pid, signal.SIGSTOP)  # it cannot end its agents by itself
+        handle._lose("gone")
+        await pool._crew.stop(0.1)
+        assert (await bench.exited("a")).ended_by == "worker_lost"
+        assert not is_living(started.pid)
+        assert handle.exit_code == -signal.SIGKILL

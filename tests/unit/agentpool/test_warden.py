@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,6 +106,34 @@ def test_a_warden_that_cannot_be_replaced_is_not_looked_for_again(
     assert not watching.ensure()
     assert watching.ensure()
     watching.stop()
+
+
+def test_a_stop_and_a_look_at_once_leave_nothing(directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prevents a warden that is started beside the pool's stop: a process without a pipe, which nobody reaps."""
+    watching = Warden(directory)
+    os.kill(watching.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, watching.pid, os.WEXITED | os.WNOWAIT)
+    stopping = threading.Thread(target=watching.stop)
+    start, started, failed = watching._start, [], []
+
+    def start_meanwhile() -> None:
+        stopping.start()
+        stopping.join(0.3)  # a stop that does not wait for this is over by then
+        start()
+        started.append(watching.pid)
+
+    monkeypatch.setattr(watching, "_start", start_meanwhile)
+    try:
+        watching.ensure()
+    except OSError as error:
+        failed.append(error)
+    stopping.join()
+    assert failed == []
+    for pid in started:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+    assert watching.ensure()
+    assert watching.pid == 0
 
 
 def _status(pid: int, name: str) -> str:
