@@ -190,6 +190,7 @@ def measure(root: str, rounds: int) -> dict[str, float]:
     try:
         figures, library = measure_cold(root, rounds, forks)
         library.finish(root)  # as the builder does behind its answer
+        library.open_ahead(root)  # and ahead of the next
         return figures | measure_warm(root, rounds, library, figures["cold_s"])
     finally:
         forks.close()
