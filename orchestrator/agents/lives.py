@@ -319,6 +319,8 @@ class AgentLives:
             STATUS_OF_OUTCOME[outcome],
             outcome=outcome.value,
             error=error,
+            # One may have come by the API before there was a process.
+            result_id=live.result_id or live.record.result_id,
             ended_at=self._clock.now(),
             survivors={"count": 0, "checked_by": ["never started"], "swept": 0},
         )

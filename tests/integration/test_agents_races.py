@@ -335,7 +335,7 @@ async def test_a_queued_agents_token_speaks_for_its_first_attempt(tmp_path: Path
         )
         stored = await supervisor.agents.store_result(PROJECT, draft)
         assert (await supervisor.results.get(PROJECT, stored.result.id)).result["status"] == "success"
-        await supervisor.agents.terminate(record, force=True)
+        assert (await supervisor.agents.terminate(record, force=True)).result_id == stored.result.id
 
 
 async def test_a_restart_that_fails_keeps_what_was_said(tmp_path: Path) -> None:
