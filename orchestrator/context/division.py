@@ -30,7 +30,7 @@ _PORTION_FILES = 64
 _PATH_WEIGHT = 16
 #: Less is done faster alone than shared: forking and sending take some milliseconds.
 _LEAST_BYTES = 1 << 20
-_LEAST_VIEWS = 16
+_LEAST_VIEWS = 8
 _VIEWS_A_PORTION = 4
 #: An assistant that gave no answer for so long (seconds) is given up, and its share done here.
 _PATIENCE_S = 30.0

@@ -28,11 +28,11 @@ from orchestrator.context.render import render
 from orchestrator.context.words import Splitter
 
 #: So many words of the task are looked for, each a pass over all texts.
-_WORDS = 8
+_WORDS = 6
 #: Shorter words stand within too many others.
 _LEAST_LETTERS = 3
 #: So many files, of so many bytes at most, tell which words of the task are rare.
-_SAMPLE = 48
+_SAMPLE = 24
 _SAMPLE_BYTES = 1 << 18
 _COMMITS = 300
 #: So many times the budget is opened of the best files: opening is most of what is left beside reading the project.
