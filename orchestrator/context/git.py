@@ -150,6 +150,7 @@ class Repository:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
+                umask=0o077,  # of the index's copy
             )
         except OSError as error:
             raise GitFailed("git_missing", str(error)) from error
