@@ -55,5 +55,9 @@ def worker_count(configured: int) -> int:
     """One worker a core this process may use, 2 to 8, unless configured."""
     if configured > 0:
         return configured
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
-    return max(2, min(8, cores))
+    return max(2, min(8, processor_count()))
+
+
+def processor_count() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

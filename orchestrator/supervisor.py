@@ -102,6 +102,7 @@ class Supervisor:
         self.registry = AgentRegistry(self.storage, self._clock)
         self._build_knowledge()
         self._build_agents(base_url, certificate, minter)
+        self._build_runs()
         self._build_deliveries()
         self._reporter = Reporter(
             settings=settings,
@@ -151,7 +152,7 @@ class Supervisor:
         )
 
     def _build_agents(self, base_url: str, certificate: str | None, minter: TokenMinter) -> None:
-        """Agents' lives and the runs made of them."""
+        """Agents' lives, and who begins and ends them."""
         launcher = Launcher(
             agents_dir=self._agents_dir,
             base_url=base_url,
@@ -164,16 +165,16 @@ class Supervisor:
             environ=self._environ,
         )
         self._feeds = EventFeeds(self.bus, self.pool, self.registry)
-        recorder = Recorder()
+        self._recorder = Recorder()
         self._lives = AgentLives(
             feeds=self._feeds,
             pool=self.pool,
             registry=self.registry,
             launcher=launcher,
-            records=RecordTaker(self.results, self._publish, recorder, self.metrics),
+            records=RecordTaker(self.results, self._publish, self._recorder, self.metrics),
             results=self.results,
             publish=self._publish,
-            recorder=recorder,
+            recorder=self._recorder,
             minter=minter,
             intensity=RestartIntensity(self.settings.pool.restart_limit, self.settings.pool.restart_window_s),
             metrics=self.metrics,
@@ -184,7 +185,7 @@ class Supervisor:
             store=self.storage,
             registry=self.registry,
             lives=self._lives,
-            recorder=recorder,
+            recorder=self._recorder,
             room=self.room,
             launcher=launcher,
             results=self.results,
@@ -194,6 +195,9 @@ class Supervisor:
             clock=self._clock,
             agents_dir=self._agents_dir,
         )
+
+    def _build_runs(self) -> None:
+        """What is made of agents' work."""
         self.runs = RunService(
             store=self.storage,
             agents=self.agents,
@@ -201,7 +205,7 @@ class Supervisor:
             profiles=self.profiles,
             projects=self.projects,
             publish=self._publish,
-            recorder=recorder,
+            recorder=self._recorder,
             clock=self._clock,
         )
 

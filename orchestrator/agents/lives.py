@@ -11,9 +11,10 @@ import structlog
 
 from agentpool.base import Pool
 from agentpool.errors import LaunchFailed, PoolClosed, PoolFull, UnknownAgent
-from agentpool.messages import AgentExited
+from agentpool.messages import AgentExited, AgentStarted
 from agentpool.messages import AgentRecord as OutputRecord
 from agentpool.outcomes import classify
+from agentpool.specs import LaunchSpec
 from agentpool.states import STATUS_OF_OUTCOME, AgentState, Outcome, is_final
 from orchestrator.agents.base import Publish, TokenMinter
 from orchestrator.agents.durability import Recorder
@@ -101,21 +102,7 @@ class AgentLives:
             result_id=None,
             outcome=None,
         )
-        try:
-            spec = await self._launcher.prepare(live, previous_error)
-            live.record_dir = spec.record_dir
-            if live.stopping.is_set():
-                raise SpawnFailed("it was ended before it was started", slug="ended")
-            live.has_process = True
-            started = await self._pool.launch(spec)
-        except LaunchFailed as error:
-            live.has_process = False
-            raise SpawnFailed(str(error), slug=error.reason, details={"command": error.command}) from error
-        except PoolClosed:
-            # Nothing ran: the attempt does not count, and an agent that had been queued stays so.
-            live.has_process = False
-            await self._registry.update(live, status=AgentState.QUEUED.value, attempt=live.record.attempt - 1)
-            raise
+        spec, started = await self._launch(live, previous_error)
         live.started_monotonic = self._clock.monotonic()
         # Before anybody can learn that it runs: what they publish then must reach it.
         await self._attach_feed(live)
@@ -136,6 +123,23 @@ class AgentLives:
         )
         if live.stop_reason is not None:
             await self.stop_process(live)
+
+    async def _launch(self, live: LiveAgent, previous_error: str | None) -> tuple[LaunchSpec, AgentStarted]:
+        try:
+            spec = await self._launcher.prepare(live, previous_error)
+            live.record_dir = spec.record_dir
+            if live.stopping.is_set():
+                raise SpawnFailed("it was ended before it was started", slug="ended")
+            live.has_process = True
+            return spec, await self._pool.launch(spec)
+        except LaunchFailed as error:
+            live.has_process = False
+            raise SpawnFailed(str(error), slug=error.reason, details={"command": error.command}) from error
+        except PoolClosed:
+            # Nothing ran: the attempt does not count, and an agent that had been queued stays so.
+            live.has_process = False
+            await self._registry.update(live, status=AgentState.QUEUED.value, attempt=live.record.attempt - 1)
+            raise
 
     async def _attach_feed(self, live: LiveAgent) -> None:
         try:

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from agentpool.platforms import processor_count
 from orchestrator.context.assistant import FilesOpened, FilesRead, OpenFiles, ReadFiles, open_file, tasks_to_send
 from orchestrator.context.digest import LARGEST_BYTES, Digest, Task, digest
 from orchestrator.context.excerpts import View, view_of
@@ -60,7 +61,7 @@ class Division:
     def __init__(self, hire: Callable[[], socket.socket] | None, root: str, most: int | None = None) -> None:
         self._hire = hire
         self._root = root
-        self._most = min(_MOST, len(os.sched_getaffinity(0)) - 1) if most is None else most
+        self._most = min(_MOST, processor_count() - 1) if most is None else most
         self._colleagues: list[Colleague[Any]] | None = None
         self._decode_read = msgspec.msgpack.Decoder(FilesRead).decode
         self._decode_opened = msgspec.msgpack.Decoder(FilesOpened).decode

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
@@ -12,6 +11,7 @@ from itertools import accumulate
 
 import msgspec
 
+from agentpool.platforms import processor_count
 from orchestrator.context.ahead import likeliest, open_ahead
 from orchestrator.context.assistant import open_file
 from orchestrator.context.budget import Candidate, Selection, select
@@ -233,7 +233,7 @@ class Library:
         processor: it would only delay what is asked for now."""
         state = self.state(root)
         with self._lock:
-            if root in self._ahead or not state.generation or self._hire is None or len(os.sched_getaffinity(0)) < 2:
+            if root in self._ahead or not state.generation or self._hire is None or processor_count() < 2:
                 return
             self._ahead.add(root)
         with state.lock:

@@ -1,12 +1,13 @@
 """Repeats the chaos tests in random order and keeps the outcome: what ``tox -e chaos`` runs.
 
-python -m tests.chaos.repeat                     20 rounds of all faults, then the storm
+python -m tests.chaos.repeat                     20 rounds of all faults, large numbers, the storm
 python -m tests.chaos.repeat --long              the same, then the long pass (another hour)
 python -m tests.chaos.repeat --rounds 3 --seed 7 --output /tmp/chaos.json
 
-Each round runs every test of a fault with a seed of its own, in an order of its own; the storm rages for two minutes.
-The long pass causes each fault ten times as often, and those of the event log under load. The outcome is written
-after every step, with the seed that repeats it and the commit that it ran on; the exit code is 1 when anything failed.
+Each round runs every test of a fault with a seed of its own, in an order of its own. Faults that are about numbers
+(10,000 starts, 30 kills) come once in full size, and the storm rages for two minutes. The long pass causes each fault
+ten times as often, and those of the event log under load. The outcome is written after every step, with the seed that
+repeats it and the commit that it ran on; the exit code is 1 when anything failed.
 """
 
 from __future__ import annotations
@@ -30,6 +31,13 @@ RESULT = ROOT / "perf" / "results" / "chaos.json"
 STORM = "tests/chaos/test_storm.py"
 #: Not faults of one thing: the storm has a step of its own, these two measure conservation under load.
 LONG_ONLY = ("tests/chaos/test_events_conservation.py", "tests/chaos/test_events_conservation_http.py")
+#: Faults whose numbers are too large for each round: 10,000 starts, 119 agents, 30 kills, a gibibyte.
+NUMBERS = (
+    "tests/chaos/test_pool_process_faults.py::test_fault_8_commands_that_cannot_start_leak_nothing",
+    "tests/chaos/test_pool_supervisor_faults.py::test_fault_21_agents_are_gone_within_5_s_of_their_supervisor",
+    "tests/chaos/test_server_faults.py::test_fault_22_kills_at_random_moments_lose_no_acknowledged_event",
+    "tests/chaos/test_pool_pipe_faults.py::test_fault_28_a_huge_stream_without_a_newline",
+)
 #: More rounds of a fault take longer than the limit of a single one.
 LONG_TIMEOUT_S = 1800
 
@@ -85,7 +93,7 @@ def main() -> int:
     begun = time.monotonic()
 
     def keep(step: dict[str, Any], what: str) -> None:
-        steps = [*outcome["rounds"], outcome.get("long"), outcome.get("storm")]
+        steps = [*outcome["rounds"], *(outcome.get(name) for name in ("numbers", "storm", "long"))]
         outcome["passed"] = sum(one["passed"] for one in steps if one)
         outcome["failed"] = sum(one["failed"] for one in steps if one)
         outcome["seconds"] = round(time.monotonic() - begun, 1)
@@ -97,11 +105,13 @@ def main() -> int:
         step = run_tests(given.seed + number, "tests/chaos", *faults, workers=given.workers)
         outcome["rounds"].append(step)
         keep(step, f"round {number + 1} of {given.rounds}:")
+    many = ("--chaos-rounds=10", f"--timeout={LONG_TIMEOUT_S}")
+    outcome["numbers"] = run_tests(given.seed, *NUMBERS, *many, workers=given.workers)
+    keep(outcome["numbers"], "in full numbers:")
     outcome["storm"] = run_tests(given.seed, STORM, "--chaos-rounds=10")
     keep(outcome["storm"], "storm:")
     if given.long:
-        long = ["tests/chaos", f"--ignore={STORM}", "--chaos-rounds=10", f"--timeout={LONG_TIMEOUT_S}"]
-        outcome["long"] = run_tests(given.seed, *long, workers=given.workers)
+        outcome["long"] = run_tests(given.seed, "tests/chaos", f"--ignore={STORM}", *many, workers=given.workers)
         keep(outcome["long"], "long pass:")
     return 1 if outcome["failed"] else 0
 
