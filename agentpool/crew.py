@@ -49,7 +49,7 @@ class Crew:
         self._on_spare = on_spare
         self._losses: deque[float] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._burials: set[asyncio.Task[None]] = set()
+        self._burials: dict[WorkerHandle, asyncio.Task[None]] = {}
         self._cgroup_dir: str | None = None
         self._controllers: tuple[str, ...] = ()
         self._warden: Warden | None = None
@@ -81,11 +81,11 @@ class Crew:
             handle.is_stopping = True
             handle.send(Shutdown(grace_s=grace_s))
         await asyncio.gather(*(self._end(handle, grace_s) for handle in list(self.handles.values())))
-        tasks = [task for task in self._tasks - self._burials if task is not asyncio.current_task()]
+        tasks = [task for task in self._tasks.difference(self._burials.values()) if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
         # Burials are bounded by themselves; one that is broken off would leave agents behind.
-        await asyncio.gather(*tasks, *self._burials, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._burials.values(), return_exceptions=True)
         self.handles.clear()
         if self._warden is not None:
             await asyncio.to_thread(self._warden.stop)
@@ -209,10 +209,14 @@ class Crew:
                 self._run(self._replace(handle, "start_failed", (), self._begin_burial(handle)))
 
     def _begin_burial(self, handle: WorkerHandle) -> asyncio.Task[None]:
-        """Discard the process, end what it kept, and say so for each agent; nothing breaks this off."""
-        burial = self._run(self._discard_and_sweep(handle))
-        self._burials.add(burial)
-        burial.add_done_callback(self._burials.discard)
+        """Discard the process, end what it kept, and say so for each agent; nothing breaks this off.
+
+        One that is under way is waited for: a worker that is lost while the pool stops is missed by both.
+        """
+        burial = self._burials.get(handle)
+        if burial is None:
+            burial = self._burials[handle] = self._run(self._discard_and_sweep(handle))
+            burial.add_done_callback(lambda _: self._burials.pop(handle, None))
         return burial
 
     async def _discard_and_sweep(self, handle: WorkerHandle) -> None:

@@ -256,3 +256,18 @@ async def test_a_worker_that_is_lost_as_the_pool_stops_is_buried(tmp_path: Path)
         assert (await bench.exited("a")).ended_by == "worker_lost"
         assert not is_living(started.pid)
         assert handle.exit_code == -signal.SIGKILL
+
+
+async def test_a_worker_killed_mid_frame_while_the_pool_stops_is_buried_once(tmp_path: Path) -> None:
+    """Prevents two burials of one worker, the second of which broke off the stop: the warden and cgroups were left."""
+    async with local_bench(tmp_path, workers=1) as (bench, pool):
+        started = await bench.launch("a", wait())
+        (handle,) = pool._crew.handles.values()
+        os.kill(handle.pid, signal.SIGSTOP)  # it cannot end its agents by itself
+        stopping = asyncio.create_task(pool._crew.stop(0.1))
+        await until_async(lambda: handle.is_stopping, what="the stop has begun")
+        handle._lose("protocol: the stream ended inside a frame")
+        await stopping
+        assert (await bench.exited("a")).ended_by == "worker_lost"
+        assert not is_living(started.pid)
+        assert pool._crew._warden is None
