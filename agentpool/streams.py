@@ -154,25 +154,14 @@ class OutputLog:
 
         Raises BlockingIOError when the pipe is empty, OSError EINVAL where the file system cannot splice.
         """
-        room = self._cap - self.position
-        if self.truncated_at is None and room <= 0:
+        moved = self._keep(pipe, size) if self.truncated_at is None else None
+        if moved is None:
             moved = self._discard(pipe, size)
-            if moved:
-                self._truncate("cap")
-        elif self.truncated_at is None:
-            try:
-                kept: int | None = self._splice(pipe, min(size, room, self._room_in_file()))
-            except OSError as error:
-                if isinstance(error, BlockingIOError) or error.errno == 22:
-                    raise
-                kept = None
-            if kept is None:
-                self._truncate("disk")
-                return self.splice(pipe, size)
-            moved = kept
-            self.position += moved
+            # Only what was there is missing: a stream that ends at its cap, or on a full disk, is whole.
+            if moved and self.truncated_at is None:
+                self._truncate("cap" if self.position >= self._cap else "disk")
         else:
-            moved = self._discard(pipe, size)
+            self.position += moved
         self.received_bytes += moved
         return moved
 
@@ -219,14 +208,21 @@ class OutputLog:
         self._fd, self._file_start = following, self.position
         return self._file_bytes
 
-    def _splice(self, pipe: int, size: int) -> int | None:
-        """Move up to ``size`` bytes into the file; None when the disk is down to its reserve. Raises OSError."""
-        allowed = self._allowed(size)
-        if not allowed:
+    def _keep(self, pipe: int, size: int) -> int | None:
+        """Move up to ``size`` bytes into the file; None when cap or disk allow nothing. Raises as ``splice``."""
+        room = self._cap - self.position
+        if room <= 0:
             return None
-        moved = 0
+        moved = allowed = 0
         try:
+            allowed = self._allowed(min(size, room, self._room_in_file()))  # which may change the descriptor
+            if not allowed:
+                return None
             moved = os.splice(pipe, self._fd, allowed, flags=os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK)
+        except OSError as error:
+            if isinstance(error, BlockingIOError) or error.errno == errno.EINVAL:
+                raise
+            return None
         finally:
             if self._ration is not None:
                 self._ration.give_back(allowed - moved)

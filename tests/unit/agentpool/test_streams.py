@@ -96,6 +96,24 @@ def test_a_cap_and_a_disk_are_told_apart(disk: Path) -> None:
     assert (full.truncated_at, full.truncated_by, full.received_bytes) == (0, "disk", 100)
 
 
+def test_a_stream_that_ends_on_a_full_disk_is_whole(disk: Path) -> None:
+    """Each stream that ended on a disk down to its reserve was said to be cut there, the empty ones too."""
+    logs = [OutputLog(str(disk), stream, 1000, rations=Rations(256 << 20)) for stream in ("stdout", "stderr")]
+    pipe, feeder = os.pipe()
+    os.set_blocking(pipe, False)
+    os.write(feeder, b"all that it says")
+    assert logs[0].splice(pipe, 1 << 20) == 16
+    fill(disk)
+    with pytest.raises(BlockingIOError):
+        logs[0].splice(pipe, 1 << 20)
+    os.close(feeder)
+    assert [log.splice(pipe, 1 << 20) for log in logs] == [0, 0]
+    for log in logs:
+        log.close()
+    os.close(pipe)
+    assert [(log.truncated_at, log.truncated_by, log.received_bytes) for log in logs] == [(None, "", 16), (None, "", 0)]
+
+
 def test_room_is_measured_once_for_many_small_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look at the file system for each line would cost more than the line."""
     looks: list[int] = []
