@@ -45,7 +45,7 @@ class Engine:
             self.path,
             busy_timeout_s=busy_timeout_s,
             wal_limit_bytes=wal_limit_bytes,
-            on_recovered=self._reserve.keep,
+            on_commit=self._reserve.top_up,
         )
         self.damaged: dict[str, str] = {}
         self._reader: apsw.Connection | None = None

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 #: Enough for the index of the write-ahead log (32 KiB for each 16 MiB of log) many times over.
 SIZE_BYTES = 1 << 20
+#: At most this part of what is free is taken (a quarter): what is under way needs room now, a start perhaps never.
+TAKEN_PART = 4
+#: Seconds between two tries to fill it up.
+RETRY_S = 1.0
 _BLOCK = bytes(1 << 16)
 
 
@@ -15,9 +20,17 @@ class Reserve:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._is_whole = False
+        self._tried_at = float("-inf")
+
+    def top_up(self) -> None:
+        """Go on filling it until it is whole; does nothing most of the time, so that every commit may call it."""
+        if not self._is_whole and time.monotonic() - self._tried_at >= RETRY_S:
+            self.keep()
 
     def keep(self) -> None:
-        """Fill it up, as far as the disk allows; what does not fit is tried again at the next call."""
+        """Fill it up, as far as the disk allows; ``top_up`` takes what does not fit later."""
+        self._tried_at = time.monotonic()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             descriptor = os.open(self._path, flags, 0o600)
@@ -25,15 +38,20 @@ class Reserve:
             return
         try:
             missing = SIZE_BYTES - os.fstat(descriptor).st_size
+            status = os.fstatvfs(descriptor)
+            room = status.f_bavail * status.f_frsize // TAKEN_PART
+            self._is_whole = missing <= room
+            missing = min(missing, room)
             while missing > 0:
                 missing -= os.write(descriptor, _BLOCK[:missing])
         except OSError:
-            pass  # the disk is full; a smaller reserve is one too
+            self._is_whole = False  # the disk is full; a smaller reserve is one too
         finally:
             os.close(descriptor)
 
     def release(self) -> bool:
         """Give its room back; False when there was none."""
+        self._is_whole = False
         try:
             self._path.unlink()
         except OSError:

@@ -52,7 +52,7 @@ class Writer:
 
     An operation must depend on nothing but the connection: when a group fails, each of its operations is
     run again in a transaction of its own, so that one that cannot succeed does not take others with it.
-    ``on_recovered`` is called in the thread after the first commit that follows a failed one.
+    ``on_commit`` is called in the thread after every commit.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class Writer:
         *,
         busy_timeout_s: float = 5.0,
         wal_limit_bytes: int = 1 << 30,
-        on_recovered: Callable[[], None] = lambda: None,
+        on_commit: Callable[[], None] = lambda: None,
     ) -> None:
         self._path = path
-        self._on_recovered = on_recovered
+        self._on_commit = on_commit
         self._wal = path.with_name(path.name + "-wal")
         self._busy_timeout_s = busy_timeout_s
         self._wal_limit_bytes = wal_limit_bytes
@@ -183,7 +183,7 @@ class Writer:
         if self.last_error is not None:
             log.info("storage_writes_again", last_error=self.last_error)
             self.last_error = None
-            self._on_recovered()
+        self._on_commit()
         return outcomes
 
     def _commit_one(self, connection: apsw.Connection, job: Job) -> Any:

@@ -81,6 +81,12 @@ def end_events(api: Api, agent_id: str) -> list[Any]:
     return [event["data"] for event in events if event["data"]["agent_id"] == agent_id]
 
 
+def unended(api: Api) -> list[str]:
+    """The agents whose end is not recorded."""
+    agents = api.get("/api/agents", limit=1000).expect(200).json["agents"]
+    return [one["agent_id"] for one in agents if not one["ended_at"]]
+
+
 def test_an_end_that_finds_no_room_is_answered_and_recorded_later(on_small_disk: Server, issue: str) -> None:
     """DELETE on a disk that stayed full was never answered, and the agent was shown as running though it was gone."""
     server = on_small_disk
@@ -129,9 +135,8 @@ def test_every_request_is_answered_on_a_disk_that_stays_full(on_small_disk: Serv
         filler.unlink()
         until(lambda: api.get(f"/api/runs/{run_id}").json["status"] == "cancelled", what="the run is cancelled")
         assert ended(api, spawn(api, issue, say_result())["agent_id"])["status"] == "completed"
-        # What was refused has left nothing behind that runs or waits.
-        alive = [one["agent_id"] for one in api.get("/api/agents", limit=1000).json["agents"] if not one["ended_at"]]
-        assert alive == [running]
+        # What was refused leaves nothing behind that runs or waits, once its end has been recorded.
+        until(lambda: unended(api) == [running], what=lambda: f"only {running} lives: {unended(api)}")
         api.delete(f"/api/agents/{running}", force="true").expect(200)
 
 
@@ -199,8 +204,13 @@ def test_new_agents_are_refused_before_the_disk_is_full(on_small_disk: Server, i
     accepted = spawn(api, issue, say_result())
     assert accepted["queued"]
     filler = leave(server.storage, RESERVE_BYTES // 3)
+
+    def is_closed() -> bool:
+        pool = api.get("/api/pool").expect(200).json
+        return (pool["limited_by"], pool["capacity"]) == ("disk", pool["running"])
+
+    until(is_closed, what="the pool takes no more")
     order = {"agent_type": "python-specialist", "issue_id": issue, "task": "t", "command": ["/bin/true"]}
-    until(lambda: api.post("/api/agents/spawn", order).status == 503, what="new agents are refused")
     error = told_why(api.post("/api/agents/spawn", order))
     assert error["error"] == "disk_reserve_reached"
     assert str(server.storage) in error["message"]
@@ -208,12 +218,6 @@ def test_new_agents_are_refused_before_the_disk_is_full(on_small_disk: Server, i
     result = {"agent_type": "python-specialist", "issue_id": issue, "result": {"status": "success"}}
     told_why(api.post("/api/results", result))
     told_why(api.post("/api/events/storm", {"topic": "testing", "data": {}}))
-
-    def is_closed() -> bool:
-        pool = api.get("/api/pool").expect(200).json
-        return (pool["limited_by"], pool["capacity"]) == ("disk", pool["running"])
-
-    until(is_closed, what="the pool takes no more")
     api.post("/api/pool/resume").expect(200)
     # What is under way goes on: ends are recorded and told.
     for agent_id in running:
