@@ -138,18 +138,18 @@ def commits(repository: Repository, head: str | None, known: list[Commit], most:
     if known and known[0].hash == head:
         return known
     if not known:
-        return _log(repository, [f"-n{COMMITS}", head])
+        return _log(repository, [f"-n{most}", head])
     by_hash = {commit.hash: commit for commit in known}
-    hashes = _hashes(repository, head)
+    hashes = _hashes(repository, head, most)
     new = [name for name in hashes if name not in by_hash]
     if new:
         by_hash |= {commit.hash: commit for commit in _log(repository, ["--no-walk=unsorted", *new])}
     return [by_hash[name] for name in hashes if name in by_hash]
 
 
-def _hashes(repository: Repository, head: str) -> list[str]:
+def _hashes(repository: Repository, head: str, most: int) -> list[str]:
     within = ["--", "."] if repository.prefix else []
-    return _asked(repository, ["rev-list", "--no-merges", f"-n{COMMITS}", head, *within]).split()
+    return _asked(repository, ["rev-list", "--no-merges", f"-n{most}", head, *within]).split()
 
 
 def _asked(repository: Repository, arguments: list[str]) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.context.chronicle import Chronicle
+from orchestrator.context.git import Repository
+from orchestrator.context.history import commits, work_tree
 from orchestrator.context.project import Limits, ProjectState
 from orchestrator.context.words import Splitter
 from tests.support.repo import git, sample_repository, write_files
@@ -65,3 +67,16 @@ def test_a_subdirectory_has_the_history_of_its_files(tmp_path: Path) -> None:
     _commit(root, "ledger/inside", 6)
     state.refresh()
     assert [commit.files for commit in state.history[:-before]] == [("inside.py",)]
+
+
+def test_no_more_commits_are_read_than_asked_for(tmp_path: Path) -> None:
+    """The provisional answer read thousands of commits where it wanted some hundred."""
+    root = sample_repository(tmp_path / "r")
+    for day in range(3, 7):
+        _commit(root, f"part{day}", day)
+    asked = Repository(str(root.resolve()), 10.0)
+    head = work_tree(asked).head
+    everything = commits(asked, head, [])
+    assert len(everything) > 4
+    assert commits(asked, head, [], most=2) == everything[:2]
+    assert commits(asked, head, everything[3:], most=2) == everything[:2]
