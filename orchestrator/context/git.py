@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from orchestrator.context.gitindex import IndexCopy
+from orchestrator.context.gitindex import IndexCopy, index_stamp
 
 #: Keys that make git start programs, or write; overridden on every call.
 _HARMLESS = (
@@ -96,14 +97,16 @@ class Repository:
         #: Prefix of the project's paths in the repository: ``""`` or ``sub/dir/``.
         self.prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
         self.git_dir = self.top if self.is_bare else _git_dir(self.top)
+        #: The index that calls see, or one before it: taken before the copy, so that what they say is never taken for
+        #: what a later index says.
+        self.index_stamp = index_stamp(self.git_dir)
         self._index_file = index_copy.of(self.git_dir) if index_copy is not None and not self.is_bare else None
 
     @property
     def is_shallow(self) -> bool:
         """Whether history was cut off when it was fetched; work trees share that with their repository."""
         try:
-            with open(os.path.join(self.git_dir, "commondir"), encoding="utf-8", errors="surrogateescape") as file:
-                common = os.path.join(self.git_dir, file.read(4096).strip())
+            common = os.path.join(self.git_dir, _beginning(os.path.join(self.git_dir, "commondir")).strip())
         except OSError:
             common = self.git_dir
         return os.path.exists(os.path.join(common, "shallow"))
@@ -241,8 +244,7 @@ def _git_dir(top: str) -> str:
     if os.path.isdir(marker):
         return marker
     try:
-        with open(marker, encoding="utf-8", errors="surrogateescape") as file:
-            line = file.read(4096)
+        line = _beginning(marker)
     except OSError as error:
         raise GitFailed("not_a_repository", str(error)) from error
     key, _, target = line.strip().partition(":")
@@ -250,3 +252,14 @@ def _git_dir(top: str) -> str:
     if key != "gitdir" or not os.path.isdir(path):
         raise GitFailed("not_a_repository", ".git names no git directory")
     return os.path.realpath(path)
+
+
+def _beginning(path: str) -> str:
+    """The first 4 KiB of a regular file. Raises OSError; a FIFO is not waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"{path} is no regular file")
+        return os.fsdecode(os.read(descriptor, 4096))
+    finally:
+        os.close(descriptor)

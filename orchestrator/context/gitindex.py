@@ -8,6 +8,7 @@ racy-git.txt). We never let it write to the repository, so without a copy it wou
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from orchestrator.privacy import make_private_directory
@@ -16,6 +17,22 @@ from orchestrator.privacy import make_private_directory
 _LARGEST_BYTES = 64 << 20
 
 Stamp = tuple[int, int, int, int]
+
+
+#: O_NONBLOCK: opening a FIFO must not wait for a writer; it means nothing for regular files.
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+def index_stamp(git_dir: str) -> Stamp | None:
+    """The stamp of a git directory's index: git replaces the file with every change. None when there is none."""
+    try:
+        return _stamp(os.stat(os.path.join(git_dir, "index")))
+    except OSError:
+        return None
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
 
 
 class IndexCopy:
@@ -28,15 +45,15 @@ class IndexCopy:
     def of(self, git_dir: str) -> str | None:
         """The path of the copy, or None where there is no index or no room for a copy."""
         try:
-            original = os.open(os.path.join(git_dir, "index"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            original = os.open(os.path.join(git_dir, "index"), _READ)
         except OSError:
             return None
         try:
             status = os.fstat(original)
-            stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+            stamp = _stamp(status)
             if stamp != self._stamp or not os.path.exists(self._path):
                 self._stamp = None
-                if status.st_size > _LARGEST_BYTES:
+                if status.st_size > _LARGEST_BYTES or not stat.S_ISREG(status.st_mode):
                     return None
                 self._copy(original, status)
                 self._stamp = stamp

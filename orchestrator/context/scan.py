@@ -10,6 +10,7 @@ import msgspec
 import pathspec
 
 from orchestrator.context.git import GitFailed, Repository, personal_ignore
+from orchestrator.context.gitindex import Stamp
 from orchestrator.context.globs import compile_globs
 from orchestrator.context.history import WorkTree, tracked_files, work_tree
 from orchestrator.context.reading import shown
@@ -38,10 +39,9 @@ Rules = list[tuple[str, pathspec.GitIgnoreSpec]]
 
 
 class Tracked(msgspec.Struct, frozen=True):
-    """What an index file with this stamp (modification and change time, size, inode) names: git replaces the file
-    with every change."""
+    """What an index file with this stamp names; None when there was none."""
 
-    stamp: tuple[int, int, int, int]
+    stamp: Stamp | None
     files: list[str]
     submodules: list[str]
 
@@ -93,12 +93,10 @@ def list_files(
 
 def _tracked(repository: Repository, known: Tracked | None) -> Tracked:
     """What the index names; ``known`` again when the index is still the same. Raises GitFailed."""
-    try:
-        status = os.stat(os.path.join(repository.git_dir, "index"))
-        stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
-    except OSError:
-        return Tracked((0, 0, 0, 0), *tracked_files(repository))
-    return known if known is not None and known.stamp == stamp else Tracked(stamp, *tracked_files(repository))
+    stamp = repository.index_stamp
+    if known is not None and stamp is not None and known.stamp == stamp:
+        return known
+    return Tracked(stamp, *tracked_files(repository))
 
 
 def _limits_of(repository: Repository) -> list[str]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.context.git import Repository
+from orchestrator.context.git import GitFailed, Repository
 from orchestrator.context.gitindex import IndexCopy
-from orchestrator.context.history import work_tree
+from orchestrator.context.history import WorkTree, work_tree
 from orchestrator.context.project import Limits, ProjectState
 from tests.support.repo import commit_all, git, sample_repository, write_files
 
@@ -115,3 +115,36 @@ def test_a_lock_that_a_killed_git_left_does_not_stay(tmp_path: Path) -> None:
     os.utime(root / ".git/index", ns=(MOMENT_NS, MOMENT_NS + 1_000_000_000))
     state.refresh()
     assert not Path(f"{copy}.lock").exists()
+
+
+def test_what_is_staged_while_git_answers_is_in_the_next_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files of the copy were kept for those of an index that came later: a file that was staged in between was
+    neither tracked nor untracked, until the index changed again."""
+    root = sample_repository(tmp_path / "r")
+
+    def stage(repository: Repository) -> WorkTree:
+        tree = work_tree(repository)
+        write_files(root, {"fresh.py": "fresh = 1\n"})
+        git(root, "add", "fresh.py")
+        return tree
+
+    state = _state(root, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("orchestrator.context.scan.work_tree", stage)
+        state.refresh()
+    state.refresh()
+    assert "fresh.py" in state.files
+
+
+def test_a_fifo_in_place_of_gits_files_is_not_waited_for(tmp_path: Path) -> None:
+    """Opening it waited for a writer: the thread that looked at the project never came back."""
+    (tmp_path / "r/.git").mkdir(parents=True)
+    (tmp_path / "marked").mkdir()
+    for name in ("r/.git/index", "r/.git/commondir", "marked/.git"):
+        os.mkfifo(tmp_path / name)
+    assert IndexCopy(str(tmp_path / "copy")).of(str(tmp_path / "r/.git")) is None
+    assert not Repository(str(tmp_path / "r"), 1.0).is_shallow
+    with pytest.raises(GitFailed, match="not_a_repository"):
+        Repository(str(tmp_path / "marked"), 1.0)
