@@ -37,5 +37,5 @@ def choice_of(root: str) -> Choice:
         section = tomllib.loads(data.decode()).get("context", {})
         globs = {name: section[name] for name in ("include", "exclude") if name in section}
         return msgspec.convert(globs, Choice)
-    except (ValueError, TypeError, msgspec.ValidationError) as error:
+    except (ValueError, TypeError, RecursionError, msgspec.ValidationError) as error:
         return Choice(problem=f"{PROJECT_FILE} is not used: [context]: {error}")

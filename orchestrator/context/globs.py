@@ -47,11 +47,20 @@ def _piece(rest: str) -> tuple[str, int]:
     if rest[0] == "?":
         return "[^/]", 1
     if rest[0] == "[":
-        end = rest.find("]", 2)
-        if end > 0:
-            inner = rest[1:end]
-            sign = "^" if inner[0] in "!^" else ""
-            return f"[{sign}{re.escape(inner.lstrip('!^')).replace(chr(92) + '-', '-')}]", end + 1
+        is_negated = rest[1:2] in ("!", "^")
+        end = rest.find("]", 2 + is_negated)
+        found = f"[{'^' * is_negated}{re.escape(rest[1 + is_negated : end]).replace(chr(92) + '-', '-')}]"
+        if end > 0 and _is_set(found):
+            return found, end + 1
     if rest[0] == "\\" and len(rest) > 1:
         return re.escape(rest[1]), 2
     return re.escape(rest[0]), 1
+
+
+def _is_set(pattern: str) -> bool:
+    """Whether this is a set of characters; one that is not (``[z-a]``) stands for itself."""
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True

@@ -59,6 +59,7 @@ def test_clearing_counts_what_it_frees() -> None:
         ("build/", "build/x", True), ("build/", "build", False), ("**/x.md", "x.md", True), ("a/**/b", "a/b", True),
         ("a/**/b", "a/c/d/b", True), ("READ[MN]E*", "readme.md", True), ("[!a].py", "a.py", False), ("a?c", "abc", True),  # noqa: E501
         ("*auth*", "src/Auth/login.py", True), ("a\\*b", "a*b", True), ("a\\*b", "axb", False),
+        ("[!]", "[!]", True), ("[z-a]", "[z-a]", True), ("[!]a].py", "b.py", True), ("[!]a].py", "].py", False),
     ],
 )  # fmt: skip
 def test_globs_choose_as_git_does(glob: str, path: str, is_chosen: bool) -> None:
