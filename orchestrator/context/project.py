@@ -146,7 +146,9 @@ class ProjectState:
 
     def _is_passing(self, reader: Reader, path: str) -> bool:
         """Whether nothing is at ``path`` and nothing is known to have been there: a file that came and went."""
-        if path in self.files or reader.stamp(path) is not None or reader.is_directory(path):
+        if path in self.files or path.rsplit("/", 1)[-1] in _RULES:  # rules count though they may be ignored themselves
+            return False
+        if reader.stamp(path) is not None or reader.is_directory(path):
             return False
         return not any(known.startswith(path + "/") for known in self.files)
 

@@ -55,7 +55,15 @@ def test_a_change_of_the_globs_shows_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['[context]\ninclude = "build"\n', "[context]\nexclude = [1]\n", "context = 3\n", "[context\n", "\udcff"]
+    "text",
+    [
+        '[context]\ninclude = "build"\n',
+        "[context]\nexclude = [1]\n",
+        "context = 3\n",
+        "[context\n",
+        "\udcff",
+        "a = " + "[" * 9999,
+    ],
 )
 def test_a_bad_file_is_told_and_the_project_still_shown(tmp_path: Path, text: str) -> None:
     """A project whose orchestrator.toml was broken had no context at all."""
@@ -64,6 +72,17 @@ def test_a_bad_file_is_told_and_the_project_still_shown(tmp_path: Path, text: st
     answer = document(root)
     assert "ledger/money.py" in _files(answer)
     assert _problems(answer)[0].startswith("orchestrator.toml is not used: ")
+
+
+def test_globs_that_were_ignored_themselves_end_with_their_file(tmp_path: Path) -> None:
+    """A file of globs that git ignores was taken, when it was deleted, for one that came and went."""
+    root = _project(tmp_path / "r")
+    write_files(root, {".gitignore": "build/\norchestrator.toml\n", "orchestrator.toml": GLOBS})
+    library = new_library()
+    assert "ledger/money.py" not in _files(document(root, library=library))
+    (root / "orchestrator.toml").unlink()
+    answer = json.loads(library.build(order(root), changed=frozenset({"orchestrator.toml"})).body)
+    assert "ledger/money.py" in _files(answer)
 
 
 def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
