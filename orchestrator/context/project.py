@@ -245,6 +245,7 @@ class ProjectState:
         self.files = seen
         if self.index.is_sparse:
             self._rebuild(reader, division)
+            has_changed = True  # documents have other numbers now: what was made for the old ones is not to be used
         return has_changed
 
     def _update_some(self, reader: Reader, stamps: dict[str, Stamp | None]) -> bool:

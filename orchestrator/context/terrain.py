@@ -10,6 +10,9 @@ from orchestrator.context.chronicle import Chronicle
 from orchestrator.context.models import FileFacts
 from orchestrator.context.query import plain
 
+#: So many choices of paths are kept, more than all profiles together have: requests bring requirements of their own.
+_MOST_CHOSEN = 256
+
 
 class Terrain:
     """The readable files of a project, and what their paths and the history say of them.
@@ -83,6 +86,8 @@ class Terrain:
         """The paths for which ``is_wanted`` is true: asked once for all roles that share it."""
         found = self._chosen.get(is_wanted)
         if found is None:
+            if len(self._chosen) >= _MOST_CHOSEN:
+                self._chosen.clear()
             found = self._chosen[is_wanted] = frozenset(filter(is_wanted, self._paths))
         return found
 

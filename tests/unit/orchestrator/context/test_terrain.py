@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from orchestrator.context.models import Role
 from orchestrator.context.query import parse
 from orchestrator.context.rank import Evidence, Weights, rank
 from orchestrator.context.roles import focus_for
-from tests.support.context import document, new_library
-from tests.support.repo import MIXED_FILES, PYTHON_FILES, repository
+from orchestrator.context.terrain import Terrain
+from tests.support.context import document, new_library, order
+from tests.support.repo import MIXED_FILES, PYTHON_FILES, repository, write_files
 
 ROLES = (
     Role(agent_type="fullstack-developer", category="development"),
@@ -120,3 +122,33 @@ def test_a_changed_manifest_is_read_again(tmp_path: Path) -> None:
     (root / "pyproject.toml").write_text(text.format("2", "starlette>=2"))
     metadata = document(root, library=library)["context"]["metadata"]
     assert (metadata["version"], metadata["dependencies"][0]["name"]) == ("2", "starlette")
+
+
+def test_documents_that_were_numbered_anew_without_a_change(tmp_path: Path) -> None:
+    """The index was rid of its dead documents by a look that found no change: files were ranked by the weights that
+    others of the old numbers had."""
+    root = tmp_path / "r"
+    write_files(root, {**{f"m{n}.py": f"alpha{n} = 0\n" for n in range(20)}, "tests/test_z.py": "", "doc.md": "beta\n"})
+    library = new_library()
+    document(root, library=library)
+    names = frozenset(f"m{n}.py" for n in range(20))
+    for turn in range(30):
+        for name in names:
+            (root / name).write_text(f"alpha{name[1:-3]} = {turn}\n" + "z\n" * turn)
+        library.build(order(root, "alpha7"), changed=names)
+    assert library.state(str(root.resolve())).index.is_sparse
+    found, expected = (document(root, "alpha7", library=each)["context"] for each in (library, new_library()))
+    assert not library.state(str(root.resolve())).index.is_sparse
+    assert found["relevant_files"] == expected["relevant_files"]
+
+
+def test_choices_of_paths_are_bounded(tmp_path: Path) -> None:
+    """Requirements in ever other combinations each left their paths behind, until the files changed."""
+    write_files(tmp_path, {"a.py": "", "b.md": ""})
+    state = new_library().state(str(tmp_path.resolve()))
+    state.refresh()
+    terrain = Terrain(state.readable(), state.chronicle)
+    for number in range(1000):
+        pattern = re.compile(f"a.py|{number}")
+        assert terrain.chosen(pattern.match) == {"a.py"}
+    assert len(terrain._chosen) < 500
