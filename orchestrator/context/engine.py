@@ -235,7 +235,8 @@ class ContextEngine:
     def _glimpsed(
         self, project: Project, key: Key, profile: Profile, glance: asyncio.Task[BuiltContext | None]
     ) -> None:
-        del self._glances[key]
+        if self._glances.get(key) is glance:
+            del self._glances[key]
         if not glance.cancelled() and glance.exception() is None and glance.result() is not None:
             self._take_off(project, key, profile, is_refresh=False)
 
@@ -322,6 +323,8 @@ class ContextEngine:
         self._announced[project_id] = self._announced.get(project_id, 0) + 1
         for key in [key for key in self._flights if key.project_id == project_id]:
             del self._flights[key]  # who asks from now on must not share a build that began before
+        for key in [key for key in self._glances if key.project_id == project_id]:
+            del self._glances[key]
         self._cache.clear(project_id)
 
     async def clear(self, project_id: str, issue_id: str) -> Cleared:

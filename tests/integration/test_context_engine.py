@@ -347,6 +347,19 @@ async def test_equal_provisional_requests_are_glanced_at_once(tmp_path: Path) ->
         assert bench.engine.stats().builds == 1
 
 
+async def test_a_result_during_a_glance_is_in_the_next_answer(tmp_path: Path) -> None:
+    """Who asked after a result was stored shared a provisional answer that had been begun before it."""
+    async with Bench(tmp_path) as bench:
+        large(bench.root)
+        first = asyncio.create_task(bench.ask(partial=True))
+        await until_async(lambda: bool(bench.engine._builder._pending), what="the builder was asked")
+        bench.results.results.append(result(1))
+        bench.engine.results_changed("p")
+        outputs = (await bench.ask(partial=True)).document["context"]["previous_agent_outputs"]
+        assert outputs[0]["agent"] == "agent_1"
+        assert (await first).is_partial
+
+
 async def test_a_small_project_gets_the_full_answer_at_once(tmp_path: Path) -> None:
     """A project that is indexed in milliseconds was answered provisionally."""
     async with Bench(tmp_path) as bench:
