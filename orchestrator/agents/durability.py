@@ -39,7 +39,7 @@ class Recorder:
     """Records facts that nobody can be told to repeat, however long storage refuses; knows whether it does.
 
     Attributes:
-        refusal: set while storage refuses everything.
+        refusal: why the newest try of any fact was refused, and since when none succeeded.
     """
 
     def __init__(self) -> None:
@@ -67,10 +67,12 @@ class Recorder:
                     await asyncio.sleep(wait_s)
                     wait_s = min(LONGEST_WAIT_S, wait_s * 2)
                 else:
-                    self._note_success(concerned)
+                    self._note_success()
                     return stored
         finally:
             self._waiting -= 1
+            if whose is not None:
+                whose.refusal = None  # one that still waits says so at its next try
             if not self._waiting:
                 self.refusal = None  # nobody who waits would find out that it is over
 
@@ -80,24 +82,23 @@ class Recorder:
         """What ``work`` gives, waited for as long as storage takes what comes; ``work`` goes on in any case.
 
         Args:
-            whose: what it concerns.
+            whose: what it concerns, if only what is recorded of that can hold it up: nobody else's refusal then counts.
             is_due: whether nothing but storage can be what ``work`` still waits for.
 
         Raises:
-            StorageWriteFailed: it is due, and storage has refused all, or what ``whose`` needs, for PATIENCE_S.
-                Also what ``work`` raises.
+            StorageWriteFailed: it is due, and storage has refused what ``whose`` needs (all, without ``whose``) for
+                PATIENCE_S. Also what ``work`` raises.
         """
         while True:
             done, _ = await asyncio.wait({work}, timeout=LOOK_S)
             if done:
                 return work.result()
-            for refusal in (self.refusal, whose.refusal if whose is not None else None):
-                if refusal is not None and time.monotonic() - refusal.since >= PATIENCE_S and is_due():
-                    error = refusal.error
-                    raise StorageWriteFailed(error.message, slug=error.slug, retry_after_s=error.retry_after_s)
+            refusal = self.refusal if whose is None else whose.refusal
+            if refusal is not None and time.monotonic() - refusal.since >= PATIENCE_S and is_due():
+                error = refusal.error
+                raise StorageWriteFailed(error.message, slug=error.slug, retry_after_s=error.retry_after_s)
 
-    def _note_success(self, concerned: list[Recorded]) -> None:
+    def _note_success(self) -> None:
         if self.refusal is not None:
             log.warning("storage_takes_again", refused_s=round(time.monotonic() - self.refusal.since, 1))
-        for one in concerned:
-            one.refusal = None
+        self.refusal = None

@@ -119,7 +119,7 @@ class AgentLives:
                 ),
                 live,
             ),
-            self.announce(supervisor_event("agent_started", record, key=f"{record.attempt}.started"), record),
+            self.announce(supervisor_event("agent_started", record, key=f"{record.attempt}.started"), live),
         )
         if live.stop_reason is not None:
             await self.stop_process(live)
@@ -155,15 +155,13 @@ class AgentLives:
         except UnknownAgent:
             log.debug("agent_already_ended", agent_id=live.record.agent_id)
 
-    async def announce(self, draft: EventDraft, record: AgentRecord) -> None:
+    async def announce(self, draft: EventDraft, live: LiveAgent) -> None:
         """Publish one of the supervisor's own events, however long storage refuses."""
-        await self._recorder.until_stored(
-            lambda: self._publish(record.project_id, draft), self._registry.live.get(record.agent_id)
-        )
+        await self._recorder.until_stored(lambda: self._publish(live.record.project_id, draft), live)
 
     async def tell_end(self, record: AgentRecord) -> None:
         """Publish the end of an ended agent, once, and note that; however long storage refuses."""
-        await self.announce(end_event(record), record)
+        await self._recorder.until_stored(lambda: self._publish(record.project_id, end_event(record)))
         await self._recorder.until_stored(lambda: self._registry.mark_end_published(record))
 
     async def live_through(self, live: LiveAgent) -> None:
@@ -263,7 +261,7 @@ class AgentLives:
             # What the attempt left behind, if anything, may not speak for the next one.
             self._minter.end_attempt(record.agent_id, record.attempt)
             told = msgspec.structs.replace(record, status=STATUS_OF_OUTCOME[outcome].value, **facts)
-            await self.announce(end_event(told), record)
+            await self.announce(end_event(told), live)
             live.ticket = None
             # Its process is gone, and another program may have its number by now.
             gone = {"process_id": None, "start_ticks": None}
@@ -271,7 +269,7 @@ class AgentLives:
                 lambda: self._registry.update(live, status=AgentState.QUEUED.value, **facts, **gone), live
             )
             await self.announce(
-                supervisor_event("agent_restarted", live.record, key=f"{record.attempt}.restarted"), record
+                supervisor_event("agent_restarted", live.record, key=f"{record.attempt}.restarted"), live
             )
             return
         await self._finish(live, STATUS_OF_OUTCOME[outcome], **facts)
@@ -296,10 +294,10 @@ class AgentLives:
         # Both go into the log together; the status shows only when both are durable.
         await asyncio.gather(
             self._recorder.until_stored(lambda: self._registry.update(live, status=status.value, **facts), live),
-            self.announce(end_event(told), live.record),
+            self.announce(end_event(told), live),
         )
         if "quarantine" in " ".join(live.notes):
-            await self.announce(supervisor_event("agent_quarantined", live.record, key="quarantined"), live.record)
+            await self.announce(supervisor_event("agent_quarantined", live.record, key="quarantined"), live)
         self._registry.finish(live)
         await self._recorder.until_stored(lambda: self._registry.mark_end_published(live.record))
 

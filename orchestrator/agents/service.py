@@ -135,7 +135,7 @@ class AgentService:
         adding = asyncio.create_task(self._registry.add(live))
         # Both go into the log together; the event waits for storage, so it must not outlive a refusal.
         telling = asyncio.create_task(
-            self._lives.announce(supervisor_event("agent_spawned", live.record, key="spawned"), live.record)
+            self._lives.announce(supervisor_event("agent_spawned", live.record, key="spawned"), live)
         )
         try:
             await adding

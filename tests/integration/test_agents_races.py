@@ -15,6 +15,7 @@ import psutil
 import pytest
 from structlog.testing import capture_logs
 
+from orchestrator.agents import durability
 from orchestrator.errors import InvalidToken, SpawnFailed, StorageWriteFailed
 from orchestrator.identifiers import new_id
 from orchestrator.models import AgentQuery, AgentRecord, ResultDraft, ResultQuery
@@ -212,6 +213,35 @@ async def test_tries_to_store_a_result_make_one_result(tmp_path: Path, said: str
         page = await supervisor.results.query(PROJECT, ResultQuery(issue_id="issue-1"))
         assert [result.id for result in page.results] == [record.result_id]
         assert record.status == "completed"
+
+
+async def test_one_agents_refusal_is_not_anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One agent whose result found no place made every spawn with a slow context fail, and end what it had begun."""
+    monkeypatch.setattr(durability, "PATIENCE_S", 0.3)
+    copies = tmp_path / "storage" / "results"
+    async with running_supervisor(tmp_path) as supervisor:
+        await asyncio.to_thread(copies.write_text, "no directory can be here")
+        stuck = await supervisor.agents.spawn(python_agent("pass"))
+        live = supervisor.registry.live[stuck.record.agent_id]
+        launcher, recorder = supervisor._lives._launcher, supervisor._recorder
+        prepare = launcher.prepare
+
+        async def prepare_late(*args: Any) -> Any:
+            # Long enough to be told by somebody else's refusal: as that is seen, and once more.
+            for _ in range(2):
+                while recorder.refusal is None or time.monotonic() - recorder.refusal.since < 0.3:
+                    await asyncio.sleep(0.02)
+                await asyncio.sleep(2 * durability.LOOK_S)
+            return await prepare(*args)
+
+        monkeypatch.setattr(launcher, "prepare", prepare_late)
+        async with asyncio.timeout(PATIENCE_S):
+            spawned = await supervisor.agents.spawn(request("/bin/sleep", "600"))
+            assert spawned.record.status == "running"
+            assert live.refusal is not None
+            await asyncio.to_thread(copies.unlink)
+            await supervisor.agents.terminate(spawned.record, force=True)
+        assert (await ended(supervisor, stuck.record.agent_id)).status == "completed"
 
 
 async def test_an_end_asked_for_while_the_agent_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
