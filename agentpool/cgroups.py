@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -149,8 +150,17 @@ class Leaf:
         return _write(self.entrance, "0")
 
     def is_populated(self) -> bool:
-        """Whether a living process is here or below; zombies do not count."""
-        return b"populated 1" in _read_short(f"{self.path}/cgroup.events")
+        """Whether a living process is here or below; zombies do not count. Yes where that cannot be read now."""
+        try:
+            fd = os.open(f"{self.path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            return error.errno != errno.ENOENT  # no descriptor is free, for instance: nothing is proven by that
+        try:
+            return b"populated 1" in os.read(fd, 4096)
+        except OSError as error:
+            return error.errno != errno.ENODEV  # removed just now
+        finally:
+            os.close(fd)
 
     def pids(self) -> list[int]:
         """The living processes here and below."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import subprocess
 import time
 from pathlib import Path
@@ -26,3 +28,22 @@ def test_what_another_user_left_is_not_waited_for(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(time, "sleep", wait)
     assert cgroups.settle_abandoned(str(tmp_path)) == 0
     assert left.is_dir()
+
+
+def test_what_cannot_be_looked_at_is_not_taken_for_empty(tmp_path: Path) -> None:
+    """A worker whose descriptors had run out told of no survivors while an agent's processes lived on."""
+    leaf = cgroups.Leaf(str(tmp_path))
+    (tmp_path / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = os.dup(0)
+    os.close(highest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+    try:
+        is_populated = leaf.is_populated()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert is_populated
+    (tmp_path / "cgroup.events").write_text("populated 0\nfrozen 0\n")
+    assert not leaf.is_populated()
+    (tmp_path / "cgroup.events").unlink()
+    assert not leaf.is_populated()
