@@ -20,36 +20,57 @@ def compile_globs(globs: Sequence[str]) -> re.Pattern[str] | None:
     return re.compile("(?:" + "|".join(alternatives) + r")(?:/.*)?\Z", re.IGNORECASE | re.DOTALL)
 
 
+#: Of the last two stars all ways are tried: they are few, and found faster than the nearest.
+_FREE = 2
+
+
 def _translate(glob: str) -> str:
-    is_directory = glob.endswith("/")
-    body = glob.strip("/")
-    is_anchored = "/" in glob.rstrip("/")
-    out = "" if is_anchored else "(?:.*/)?"
+    """A glob as a pattern that never tries more than some ways to match: globs come with projects, and a pattern that
+    tries all of them (``*a*a*a*a``) would stop every thread of the process.
+
+    Of a star, or ``**``, that another one follows the nearest match is as good as any, so of many no other is tried.
+    """
+    *folders, last = glob.strip("/").split("/")
+    if "/" not in glob.rstrip("/"):
+        folders.insert(0, "**")
+    groups = [""]
+    for name in folders:
+        if name != "**":
+            groups[-1] += _segment(name) + "/"
+        elif groups[-1] or len(groups) == 1:
+            groups.append("")
+    first, *between = groups
+    out = first + "".join(f"(?>(?:.*?/)??{group})" for group in between[:-_FREE])
+    out += "".join(f"(?:.*/)?{group}" for group in between[-_FREE:])
+    return out + (".*" if last == "**" else _segment(last)) + "(?=/)" * glob.endswith("/")
+
+
+def _segment(text: str) -> str:
+    """The pattern of a name without ``/``."""
+    runs = [""]
     index = 0
-    while index < len(body):
-        rest = body[index:]
-        if rest.startswith("**/"):
-            out += "(?:.*/)?"
-            index += 3
-        elif rest == "**":
-            out += ".*"
-            index += 2
-        else:
-            token, length = _piece(rest)
-            out += token
+    while index < len(text):
+        if text[index] != "*":
+            token, length = _piece(text[index:])
+            runs[-1] += token
             index += length
-    return out + ("(?=/)" if is_directory else "")
+            continue
+        if runs[-1] or len(runs) == 1:
+            runs.append("")
+        index += 1
+    first, *between = runs
+    nearest = "".join(f"(?>[^/]*?{run})" for run in between[:-_FREE])
+    return first + nearest + "".join(f"[^/]*{run}" for run in between[-_FREE:])
 
 
 def _piece(rest: str) -> tuple[str, int]:
-    if rest[0] == "*":
-        return "[^/]*", 1
+    """The pattern of one character of a path at the beginning of ``rest``, and its length there."""
     if rest[0] == "?":
         return "[^/]", 1
     if rest[0] == "[":
         is_negated = rest[1:2] in ("!", "^")
         end = rest.find("]", 2 + is_negated)
-        found = f"[{'^' * is_negated}{re.escape(rest[1 + is_negated : end]).replace(chr(92) + '-', '-')}]"
+        found = f"[{'^/' * is_negated}{re.escape(rest[1 + is_negated : end]).replace(chr(92) + '-', '-')}]"
         if end > 0 and _is_set(found):
             return found, end + 1
     if rest[0] == "\\" and len(rest) > 1:

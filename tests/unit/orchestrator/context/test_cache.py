@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+from fnmatch import fnmatchcase
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestrator.context.cache import ContextCache, Entry, Key
 from orchestrator.context.frames import Ask, Stale, Told, decode_answer, decode_ask, encode, receive
@@ -67,6 +70,44 @@ def test_globs_choose_as_git_does(glob: str, path: str, is_chosen: bool) -> None
     pattern = compile_globs((glob,))
     assert pattern is not None
     assert (pattern.match(path) is not None) is is_chosen
+
+
+@pytest.mark.parametrize(
+    ("glob", "path"),
+    [("*a" * 20 + "b", "a" * 200), ("a" + "*" * 20 + "b", "a" * 200), ("**/a/" * 20 + "b", "a/" * 200 + "c")],
+)
+def test_no_glob_takes_long(glob: str, path: str) -> None:
+    """A glob of a project's own file was tried in billions of ways, and all projects waited for it."""
+    pattern = compile_globs((glob,))
+    assert pattern is not None
+    assert pattern.match(path) is None
+    assert pattern.match(path[:-1] + "b") is not None
+
+
+_GLOBS = st.lists(st.sampled_from(["*", "**", "**/", "/", "a", "b", "ab", "?", "[ab]", "[!a]"]), min_size=1, max_size=9)
+
+
+@given(_GLOBS.map("".join), st.lists(st.sampled_from(["a", "b", "ab", "ba", "aab", "c"]), min_size=1, max_size=5))
+def test_globs_choose_what_they_say(glob: str, parts: list[str]) -> None:
+    """A pattern that tries only the nearest match of a star overlooked a farther one that was needed."""
+    pattern = compile_globs((glob,))
+    chosen = pattern is not None and pattern.match("/".join(parts)) is not None
+    names = glob.strip("/").split("/")
+    if "/" not in glob.rstrip("/"):
+        names.insert(0, "**")
+    ends = range(1, len(parts) + (not glob.endswith("/")))  # a matched directory brings all below it
+    assert chosen is (bool(glob.strip("/")) and any(_agree(names, parts[:end]) for end in ends))
+
+
+def _agree(names: list[str], parts: list[str]) -> bool:
+    """Whether names with wildcards are these parts, tried in every way."""
+    if not names or not parts:
+        return not names and not parts
+    if names == ["**"]:
+        return True
+    if names[0] == "**":
+        return any(_agree(names[1:], parts[skipped:]) for skipped in range(len(parts)))
+    return fnmatchcase(parts[0], names[0]) and _agree(names[1:], parts[1:])
 
 
 def test_frames_survive_the_socket_and_a_torn_one_is_the_end() -> None:
