@@ -58,7 +58,7 @@ class RunService:
         self._clock = clock
         self._running: dict[str, asyncio.Task[None]] = {}
         self._runs: dict[str, Run] = {}
-        self._cancelled: set[str] = set()
+        self._wishes: dict[str, asyncio.Event] = {}
 
     async def create(
         self, project_id: str, *, issue_id: str, task: str, workflow: str = "team", runtime: str | None = None
@@ -93,13 +93,14 @@ class RunService:
 
     def _begin(self, run: Run) -> None:
         self._runs[run.run_id] = run
+        self._wishes[run.run_id] = asyncio.Event()
         task = asyncio.create_task(self._execute(run.run_id), name=f"run {run.run_id}")
         self._running[run.run_id] = task
         task.add_done_callback(lambda done: self._ended(run.run_id, done))
 
     def _ended(self, run_id: str, task: asyncio.Task[None]) -> None:
         self._running.pop(run_id, None)
-        self._cancelled.discard(run_id)
+        self._wishes.pop(run_id, None)
         if not task.cancelled() and task.exception() is not None:
             log.error("run_task_failed", run_id=run_id, exc_info=task.exception())
 
@@ -129,7 +130,8 @@ class RunService:
         run = await self.get(project_id, run_id)
         if run.status in FINAL:
             raise Conflict(f"run {run_id} is already {run.status}")
-        self._cancelled.add(run_id)
+        if run_id in self._wishes:
+            self._wishes[run_id].set()
         await asyncio.gather(*(self._terminate(run, step) for step in run.steps if step.status == "running"))
         task = self._running.get(run_id)
         if task is not None:
@@ -147,7 +149,7 @@ class RunService:
         if all(step.status == "pending" for step in run.steps):
             await self._tell(run, "run_started", "started", {"workflow": run.workflow, "steps": len(run.steps)})
         for phase in sorted({step.phase for step in run.steps}):
-            if run_id in self._cancelled:
+            if self._is_cancelled(run_id):
                 break
             names = [step.step for step in run.steps if step.phase == phase]
             await asyncio.gather(*(self._work(run_id, name) for name in names))
@@ -163,21 +165,21 @@ class RunService:
     async def _work(self, run_id: str, name: str) -> None:
         run = self._runs[run_id]
         step = _step(run, name)
-        if step.status in (*FINAL, "killed", "timed_out") or run_id in self._cancelled:
+        if step.status in (*FINAL, "killed", "timed_out") or self._is_cancelled(run_id):
             return
         try:
             agent_id = step.agent_id or new_id("agt")
             if await self._agents.find(run.project_id, agent_id) is None:
                 agent_id = await self._spawn(run_id, name, agent_id)
             record = await self._agents.wait_ended(run.project_id, agent_id)
-            if record.evidence.get("ended_by") in WITH_THE_SIDECAR and run_id not in self._cancelled:
+            if record.evidence.get("ended_by") in WITH_THE_SIDECAR and not self._is_cancelled(run_id):
                 # It ended with an earlier sidecar, not by itself: the step gets a new one.
                 agent_id = await self._spawn(run_id, name, new_id("agt"))
                 record = await self._agents.wait_ended(run.project_id, agent_id)
             status = record.status
         except SidecarError as error:
             log.warning("step_failed", run_id=run_id, step=name, code=error.code, slug=error.slug)
-            status = (AgentState.KILLED if run_id in self._cancelled else AgentState.FAILED).value
+            status = (AgentState.KILLED if self._is_cancelled(run_id) else AgentState.FAILED).value
         await self._change(run_id, name, status=status)
 
     async def _spawn(self, run_id: str, name: str, agent_id: str) -> str:
@@ -191,14 +193,27 @@ class RunService:
             try:
                 await self._agents.spawn(_request(run, step), agent_id=agent_id)
             except (PoolSaturated, StorageWriteFailed) as refused:
-                if run_id in self._cancelled:
+                await self._pause(run_id, refused.retry_after_s or 1.0)
+                if self._is_cancelled(run_id):
                     raise
-                await asyncio.sleep(refused.retry_after_s or 1.0)
                 # One that was accepted and could not be recorded on is ended: the next try is another agent.
                 if await self._agents.find(run.project_id, agent_id) is not None:
                     agent_id = new_id("agt")
             else:
+                if self._is_cancelled(run_id):  # who cancelled could not end an agent that was not there yet
+                    await self._agents.terminate(await self._agents.get(run.project_id, agent_id))
                 return agent_id
+
+    async def _pause(self, run_id: str, seconds: float) -> None:
+        """Wait, but no longer than until the run is cancelled."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wishes[run_id].wait()
+        except TimeoutError:
+            pass
+
+    def _is_cancelled(self, run_id: str) -> bool:
+        return self._wishes[run_id].is_set()
 
     async def _change(self, run_id: str, name: str, **changes: Any) -> RunStep:
         run = self._runs[run_id]
@@ -211,7 +226,7 @@ class RunService:
     async def _finish(self, run_id: str) -> None:
         run = self._runs[run_id]
         failed = [step.agent_type for step in run.steps if step.status != AgentState.COMPLETED]
-        if run_id in self._cancelled:
+        if self._is_cancelled(run_id):
             status, error = "cancelled", None
         elif failed:
             status, error = "failed", f"did not complete: {', '.join(failed)}"

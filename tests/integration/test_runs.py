@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orchestrator.errors import BadRequest, Conflict, NotFound
+from agentpool.admission import DEFAULT_RETRY_S
+from orchestrator.errors import BadRequest, Conflict, NotFound, PoolSaturated
 from orchestrator.models import ResultQuery, Run
 from orchestrator.supervisor import Supervisor
 from tests.support.supervisors import PATIENCE_S, PROJECT, events, running_supervisor
@@ -91,6 +93,55 @@ async def test_cancel_leaves_nothing(tmp_path: Path) -> None:
         assert supervisor.pool.stats().running == 0
         with pytest.raises(Conflict):
             await supervisor.runs.cancel(PROJECT, run.run_id)
+
+
+async def test_cancel_does_not_wait_for_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was cancelled while the pool was full tried again later, and its agent ran to its own end."""
+    write_roles(tmp_path, chief_architect="sleep 600", code_reviewer="echo never")
+    async with running_supervisor(tmp_path) as supervisor:
+        spawn, refused = supervisor.agents.spawn, asyncio.Event()
+
+        async def spawn_or_tell(*args: Any, **options: Any) -> Any:
+            try:
+                return await spawn(*args, **options)
+            except PoolSaturated:
+                refused.set()
+                raise
+
+        monkeypatch.setattr(supervisor.agents, "spawn", spawn_or_tell)
+        supervisor.pool.drain()
+        run = await supervisor.runs.create(PROJECT, issue_id="issue-1", task="look", workflow="quick")
+        async with asyncio.timeout(PATIENCE_S):
+            await refused.wait()
+        async with asyncio.timeout(DEFAULT_RETRY_S / 2):
+            cancelled = await supervisor.runs.cancel(PROJECT, run.run_id)
+        supervisor.pool.resume()
+        assert cancelled.status == "cancelled"
+        assert [step.status for step in cancelled.steps] == ["killed", "pending"]
+        assert supervisor.registry.live == {}
+
+
+async def test_cancel_ends_an_agent_that_nobody_knew_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was cancelled in the moment of a spawn waited for that agent to end by itself."""
+    write_roles(tmp_path, chief_architect="sleep 600", code_reviewer="echo never")
+    async with running_supervisor(tmp_path) as supervisor:
+        spawn, reached, go_on = supervisor.agents.spawn, asyncio.Event(), asyncio.Event()
+
+        async def spawn_late(*args: Any, **options: Any) -> Any:
+            reached.set()
+            await go_on.wait()
+            return await spawn(*args, **options)
+
+        monkeypatch.setattr(supervisor.agents, "spawn", spawn_late)
+        async with asyncio.timeout(PATIENCE_S):
+            run = await supervisor.runs.create(PROJECT, issue_id="issue-1", task="look", workflow="quick")
+            await reached.wait()
+            cancelling = asyncio.create_task(supervisor.runs.cancel(PROJECT, run.run_id))
+            await asyncio.sleep(0)
+            go_on.set()
+            cancelled = await cancelling
+        assert [step.status for step in cancelled.steps] == ["killed", "pending"]
+        assert supervisor.pool.stats().running == 0
 
 
 async def test_a_run_goes_on_after_a_restart(tmp_path: Path) -> None:
