@@ -49,8 +49,8 @@ class Room:
     def _refusal(self, what: str) -> StorageWriteFailed:
         free_mb, kept_mb = (size / 2**20 for size in (self._reserve + self.headroom_bytes, self._reserve))
         return StorageWriteFailed(
-            f"the disk is full but for {free_mb:.1f} MiB, of which the sidecar keeps {kept_mb:.1f} for what is under "
-            f"way: {what}; free some space on the disk of {self._directory}, or lower pool.disk_reserve_bytes",
+            f"the disk is full: {free_mb:.1f} MiB are free, and the sidecar keeps the last {kept_mb:.1f} for what is "
+            f"under way: {what}; free some space on the disk of {self._directory}, or lower pool.disk_reserve_bytes",
             slug="disk_reserve_reached",
             details={"free_bytes": self._reserve + self.headroom_bytes, "reserve_bytes": self._reserve},
             retry_after_s=RETRY_S,
