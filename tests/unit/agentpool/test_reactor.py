@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
 from agentpool.reactor import READ, WRITE, Reactor
+
+
+@pytest.fixture(autouse=True, params=["epoll", "poll"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of asking the system: Linux has both, macOS ``poll`` alone."""
+    if request.param == "poll":
+        monkeypatch.delattr(select, "epoll", raising=False)
+    elif not hasattr(select, "epoll"):
+        pytest.skip("there is no epoll here")
 
 
 @pytest.fixture
