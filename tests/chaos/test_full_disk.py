@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.agents import agent, ended, say_result, spawn
+from tests.support.agents import agent, await_room, ended, say_result, spawn
 from tests.support.disks import NoSmallDisk, fill, free_bytes, leave, small_disk
 from tests.support.http import Answer, Api
 from tests.support.pools import is_living
@@ -134,6 +134,7 @@ def test_every_request_is_answered_on_a_disk_that_stays_full(on_small_disk: Serv
         until(lambda: agent(api, running)["inputs"][0]["state"] == "written", what="the message is written")
         filler.unlink()
         until(lambda: api.get(f"/api/runs/{run_id}").json["status"] == "cancelled", what="the run is cancelled")
+        await_room(api)
         assert ended(api, spawn(api, issue, say_result())["agent_id"])["status"] == "completed"
         # What was refused leaves nothing behind that runs or waits, once its end has been recorded.
         until(lambda: unended(api) == [running], what=lambda: f"only {running} lives: {unended(api)}")

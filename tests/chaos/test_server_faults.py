@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.config import PoolSettings
 from orchestrator.storage import SqliteStorage
-from tests.support.agents import agent, ended, say_result, spawn
+from tests.support.agents import agent, await_room, ended, say_result, spawn
 from tests.support.disks import NoSmallDisk, fill, small_disk
 from tests.support.processes import assert_no_survivors
 from tests.support.repo import sample_repository
@@ -231,13 +231,14 @@ def check_start_on_full_disk(server: Server, disk: Path, issue: str) -> None:
     assert (record["status"], record["outcome"], record["survivors"]["count"]) == ("failed", "lost", 0)
     assert [data["attempt"] for data in ends(server, lost)] == [1]
     until(lambda: server.cli("status", environment={"ORCHESTRATOR_URL": ""}).returncode == 0, what="commands find it")
-    assert ended(api, spawn(api, issue, say_result())["agent_id"])["status"] == "completed"
 
     def has_room_for_the_next() -> bool:
-        api.post("/api/results", body).expect(201)
+        api.post("/api/results", body).expect(201, 503)  # the disk is measured twice a second
         return (disk / "reserve").stat().st_size == 1 << 20
 
     until(has_room_for_the_next, what="the next such start has its room")
+    await_room(api)
+    assert ended(api, spawn(api, issue, say_result())["agent_id"])["status"] == "completed"
 
 
 async def forget_that_the_end_was_told(storage: Path, agent_id: str) -> None:

@@ -65,3 +65,13 @@ def output(api: Api, agent_id: str, stream: str = "stdout") -> bytes:
             return b"".join(parts)
         parts.append(answer.body)
         offset = int(answer.headers["X-Next-Offset"])
+
+
+def await_room(api: Api) -> None:
+    """Wait until the sidecar has seen that there is room for a new agent; it measures its disk twice a second."""
+
+    def has_room() -> bool:
+        pool = api.get("/api/pool").expect(200).json
+        return bool(pool["capacity"] > pool["running"])
+
+    until(has_room, what="there is room for a new agent")
