@@ -150,8 +150,11 @@ class AgentLives:
 
     async def stop_process(self, live: LiveAgent) -> None:
         """Begin to end the running process, if there still is one."""
+        await self._kill(live, live.stop_grace_s, live.stop_reason or "killed")
+
+    async def _kill(self, live: LiveAgent, grace_s: float | None, reason: str) -> None:
         try:
-            await self._pool.kill(live.record.agent_id, grace_s=live.stop_grace_s, reason=live.stop_reason or "killed")
+            await self._pool.kill(live.record.agent_id, grace_s=grace_s, reason=reason)
         except UnknownAgent:
             log.debug("agent_already_ended", agent_id=live.record.agent_id)
 
@@ -303,6 +306,8 @@ class AgentLives:
 
     async def fail_start(self, live: LiveAgent, failure: SidecarError) -> None:
         """Settle an agent whose attempt could not be started: failed, its files gone, its slot free."""
+        if live.has_process:  # an error that nobody foresaw came after its launch
+            await self._kill(live, 0.0, "start_failed")
         if live.ticket is not None:
             live.ticket.release()
         if live.record.attempt <= 1:

@@ -215,6 +215,31 @@ async def test_tries_to_store_a_result_make_one_result(tmp_path: Path, said: str
         assert record.status == "completed"
 
 
+async def test_a_start_that_fails_after_the_launch_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that nobody foresaw made a running agent one that had never been started, and it ran on."""
+    async with running_supervisor(tmp_path) as supervisor:
+        launch, pids = supervisor.pool.launch, []
+
+        async def launch_and_note(*args: Any) -> Any:
+            started = await launch(*args)
+            pids.append(started.pid)
+            return started
+
+        async def fail(*_args: Any) -> None:
+            raise RuntimeError("nobody foresaw this")
+
+        monkeypatch.setattr(supervisor.pool, "launch", launch_and_note)
+        monkeypatch.setattr(supervisor._lives, "_attach_feed", fail)
+        with capture_logs(), pytest.raises(SpawnFailed):
+            await supervisor.agents.spawn(request("/bin/sleep", "600"))
+        (pid,) = pids
+        async with asyncio.timeout(PATIENCE_S):
+            while await asyncio.to_thread(psutil.pid_exists, pid):
+                await asyncio.sleep(0.02)
+
+
 async def test_one_agents_refusal_is_not_anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One agent whose result found no place made every spawn with a slow context fail, and end what it had begun."""
     monkeypatch.setattr(durability, "PATIENCE_S", 0.3)
