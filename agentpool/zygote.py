@@ -231,9 +231,11 @@ def main(preload: list[str]) -> None:
     """Become the zygote on descriptor 3, in the way in which its children become agents; stdout is the null device."""
     flags = ProcessFlags()
     become_agent("/", ((resource.RLIMIT_CORE, 0, 0),), 0, os.devnull, flags, os.getppid())
-    # Blocked, not ignored, and the two that Python ignores as they were: an agent has one call less for each.
-    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGHUP):
-        _signal.signal(number, _signal.SIG_DFL)
+    # Here, once: those that Python handles or ignores, and those that were ignored before the sidecar (``nohup``, a
+    # shell's ``&``). The two that must not end the zygote are blocked, so that an agent has one call less for each.
+    for number in _signal.valid_signals():
+        if _signal.getsignal(number) not in (_signal.SIG_DFL, None):
+            _signal.signal(number, _signal.SIG_DFL)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     for name in preload:

@@ -9,6 +9,7 @@ import inspect
 import logging
 import os
 import random
+import signal
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import nullcontext
@@ -34,6 +35,11 @@ SETTLE_S = 5.0
 
 #: Variables of git that would send a test's git commands to another repository.
 GIT_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
+
+# A shell starts what runs in the background with these ignored, and what a test starts would inherit that.
+for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 hypothesis_settings.register_profile(
     "project",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,20 @@ async def test_a_forked_agent_has_the_signals_of_a_new_program(tmp_path: Path, p
         await asyncio.gather(*(bench.run(name, argv=("agents_of_test:signals",), **place) for name in "abc"))
         for name in "abc":
             assert result_of(bench, name)["changed"] == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+async def test_what_a_background_shell_ignores_is_not_passed_on(tmp_path: Path, place: dict[str, Any]) -> None:
+    """Agents of a sidecar that was started with ``nohup`` or ``&`` could not be interrupted."""
+    ignored = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
+    before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
+    try:
+        async with local_bench(tmp_path, workers=1) as (bench, _):
+            await bench.run("a", argv=("agents_of_test:signals",), **place)
+            assert result_of(bench, "a")["changed"] == []
+    finally:
+        for number, handler in zip(ignored, before, strict=True):
+            signal.signal(number, handler)
 
 
 async def test_agents_that_are_started_together_keep_what_is_each_ones_own(
