@@ -184,12 +184,14 @@ def test_floods_leave_the_sidecar_its_room(on_small_disk: Server, issue: str) ->
     ]
     (server.projects["sample"] / "go").touch()
     records = [ended(api, agent_id, timeout_s=60) for agent_id in floods]
-    cut = [set(record["evidence"].get("truncated_by", {}).items()) for record in records]
-    assert {("stdout", "disk"), ("stderr", "disk")} == set.union(*cut)
+    # Which of them still finds room is chance; together they wanted three times the disk.
+    cut = [why for record in records for why in record["evidence"].get("truncated_by", {}).values()]
+    assert cut
+    assert set(cut) == {"disk"}
     assert {record["status"] for record in records} == {"completed"}
     assert {record["survivors"]["count"] for record in records} == {0}
-    # What is missing of the reserve are the agents' results; none of them is lost.
-    assert free_bytes(server.storage) > RESERVE_BYTES // 2
+    # What is missing of the reserve are the agents' ends and results, with what tells of them; none of them is lost.
+    assert free_bytes(server.storage) > RESERVE_BYTES // 4
     for record in records:
         api.get(f"/api/results/{record['result_id']}").expect(200)
         for stream, truncated_at in record["evidence"].get("truncated_at", {}).items():
