@@ -153,7 +153,7 @@ def test_a_command_that_cannot_start_is_named_and_leaves_nothing(sidecar: Server
     api = sidecar.api()
     plain = tmp_path / "plain.txt"
     plain.write_text("not a program")
-    before = set((sidecar.storage / "agents").iterdir()) if (sidecar.storage / "agents").exists() else set()
+    before = set(sidecar.storage.glob("agents/*"))  # there is no such directory before the first agent
     for program in ("/nowhere/program", "no-such-program-anywhere", str(plain)):
         body = {"agent_type": "python-specialist", "issue_id": issue, "task": "t", "command": [program]}
         error = api.post("/api/agents/spawn", body).refused(500, "AGT_001")
@@ -164,7 +164,7 @@ def test_a_command_that_cannot_start_is_named_and_leaves_nothing(sidecar: Server
         if row["status"] in ("queued", "starting", "running")
     ]
     assert active == []
-    assert set((sidecar.storage / "agents").iterdir()) == before
+    assert set(sidecar.storage.glob("agents/*")) == before
 
 
 BAD_SPAWNS: dict[str, tuple[dict[str, Any], int, str | None]] = {
