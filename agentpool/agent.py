@@ -12,8 +12,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # ``typing`` costs each forked agent a tenth of its start
     from typing import IO, Any
 
-#: Made once: a forked agent that builds one for each line copies the pages which that writes to.
 _ENCODER = json.JSONEncoder(allow_nan=False)
+#: What ``JSONEncoder`` makes anew for each text: made once, it saves a forked agent 18 copied pages.
+_MAKE = getattr(json.encoder, "c_make_encoder", None)
+_ENCODE = _MAKE and _MAKE(
+    None, _ENCODER.default, json.encoder.encode_basestring_ascii, None, ": ", ", ", False, False, False
+)
 
 
 class Agent:
@@ -101,5 +105,6 @@ class Agent:
 
     def _say(self, record: dict[str, Any]) -> None:
         out = self._out or sys.stdout
-        out.write(_ENCODER.encode(record) + "\n")
+        text = "".join(_ENCODE(record, 0)) if _ENCODE else _ENCODER.encode(record)
+        out.write(text + "\n")
         out.flush()

@@ -253,8 +253,14 @@ class Attempt:
             self._ending.leader_reaped()
 
     def lose_zygote(self) -> None:
-        """Its parent died; if it was not reaped before, it is the worker's child now."""
+        """Its parent died; if it was not reaped before, it is the worker's child now, and is killed."""
         self._is_orphaned = True
+        self.kill_leaf()
+
+    def kill_leaf(self) -> None:
+        """SIGKILL all that is in its cgroup; without one the death signal does it."""
+        if self.leaf is not None:
+            self.leaf.kill()
 
     def over(self, ended_by: str, *, was_empty: bool = False) -> None:
         """The tree is gone: drain, give everything back, and report the end."""

@@ -13,19 +13,23 @@ def become_agent(
     rlimits: tuple[tuple[int, int, int], ...],
     nice: int,
     entrance: str | None,
-    flags: ProcessFlags,
+    flags: ProcessFlags | None,
     parent: int,
 ) -> None:
     """In a forked child: a session, the death signal, the cgroup, nice, limits, the directory.
 
+    ``flags`` set the death signal; None where whoever sees the parent die kills all that is in the cgroup instead. So
+    the cgroup comes before the look at the parent: a child that still sees it alive is found there afterwards.
+
     Raises OSError with ``strerror`` replaced by the step's name in ``filename``.
     """
     os.setsid()
-    flags.die_with_parent()
-    if os.getppid() != parent:
-        os._exit(127)  # the parent died before the death signal was set
     if entrance is not None:
         _enter(entrance)
+    if flags is not None:
+        flags.die_with_parent()
+    if os.getppid() != parent:
+        os._exit(127)  # the parent died before that
     if nice:
         try:
             os.nice(nice)

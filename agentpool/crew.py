@@ -91,7 +91,12 @@ class Crew:
             await asyncio.to_thread(self._warden.stop)
             self._warden = None
         if self._cgroup_dir is not None:
-            await asyncio.to_thread(cgroups.remove, self._cgroup_dir)
+            await asyncio.to_thread(self._clear_cgroups, self._cgroup_dir)
+
+    @staticmethod
+    def _clear_cgroups(directory: str) -> None:
+        cgroups.kill_below(directory)  # what a dying worker's zygote forked last
+        cgroups.remove(directory)
 
     def features(self) -> tuple[str, ...]:
         """What the workers found that the system can do."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import functools
 import importlib
 import os
 import sys
@@ -32,7 +31,7 @@ def run_target(target: str, environ: Mapping[str, str] | None = None) -> int:
     try:
         agent = Agent(environ)
         value = function(agent)
-        if isinstance(value, Mapping):
+        if type(value) is dict or isinstance(value, Mapping):  # to ask an abstract class copies 11 pages
             agent.result(value)
     except SystemExit as stop:
         return exit_status(stop.code)
@@ -47,9 +46,12 @@ def load_target(target: str) -> Callable[[Agent], Any]:
     module_name, _, function_name = target.partition(":")
     # A preloaded module is taken as it is: each page that a forked agent writes to on its way is copied for it.
     module = sys.modules.get(module_name) or importlib.import_module(module_name)
-    function = functools.reduce(getattr, function_name.split("."), module)
-    if not callable(function):
+    found: Any = module
+    for name in function_name.split("."):
+        found = getattr(found, name)
+    if not callable(found):
         raise TypeError(f"{target} is not callable")
+    function: Callable[[Agent], Any] = found
     return function
 
 

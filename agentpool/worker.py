@@ -145,7 +145,7 @@ class Worker:
     def zygote(self) -> ZygoteLink:
         """The parent of warm agents, started when it is first needed and after it was lost."""
         if self._zygote is None or self._zygote.is_lost:
-            self._zygote = ZygoteLink(self.reactor, self, self.config.preload)
+            self._zygote = ZygoteLink(self.reactor, self, self.config.preload, has_warden=self.config.has_warden)
             self.emit(ZygoteStarted(pid=self._zygote.pid))
         return self._zygote
 
@@ -316,6 +316,8 @@ class Worker:
         self._strangers.kill_all(self.table)
         if self._zygote is not None:
             self._zygote.close()
+            for attempt in list(self._attempts.values()):
+                attempt.kill_leaf()  # forked, perhaps, and not yet told
         if not self._channel.is_closed:
             os.set_blocking(self._channel.fileno(), True)
             self._channel.flush()

@@ -1,8 +1,9 @@
 """The warm parent: a lean single-threaded process that forks Python agents with their modules loaded.
 
-It has its own address space, made by exec, so no agent finds another's token in its memory; it starts with
+It has its own address space, made by exec: nothing of the supervisor's or a worker's memory is in it. It starts with
 an environment of its own and drops it before the first fork. It is told what to fork over a socket and reports
-each exit; when the socket closes, it ends, and the kernel kills its children (PDEATHSIG).
+each exit; when the socket closes, it ends, and its children are killed: by the kernel (PDEATHSIG), or by whoever sees
+the end, in their cgroups.
 
 Each page that it holds costs every agent: the fork copies its entry, the exit drops it, and a write in between copies
 the page. So it imports what agents need and little else (no ``msgspec``, ``typing`` or ``traceback``): orders and
@@ -43,9 +44,10 @@ REHEARSALS = 9
 class Zygote:
     """The loop of the process."""
 
-    def __init__(self, sock: socket.socket, flags: ProcessFlags) -> None:
+    def __init__(self, sock: socket.socket, flags: ProcessFlags, *, is_guarded: bool) -> None:
         self._sock = sock
         self._flags = flags
+        self._is_guarded = is_guarded
         self._rest = b""
         self._fds: list[int] = []
         self._children: set[int] = set()
@@ -140,7 +142,9 @@ class Zygote:
         _key, target, env, cwd, rlimits, nice, entrance = order
         try:
             enter(stdio, len(stdio), env, cwd)
-            become_agent(cwd, rlimits, nice, entrance, self._flags, parent)
+            # A call through ctypes copies 36 pages.
+            flags = None if self._is_guarded and entrance is not None else self._flags
+            become_agent(cwd, rlimits, nice, entrance, flags, parent)
             gc.enable()
             sys.argv = [target]
             status = run_target(target, env)
@@ -222,13 +226,30 @@ def rehearse() -> None:
         run_target(f"{rehearsed.__module__}:{rehearsed.__name__}", env)
 
 
+def use_up_gaps() -> None:
+    """Take the small free pieces of the C library's heap, for good: 100 KB.
+
+    The texts of an agent's environment are kept there. Put into gaps all over the heap, each would copy a page of its
+    own, 35 more for 13 variables; at its end they lie side by side.
+    """
+    names = [(f"GAP_{size}_{number}", "x" * size) for size in range(0, 120, 8) for number in range(60)]
+    for name, value in names:
+        os.putenv(name, value)
+    for name, _ in names:
+        os.unsetenv(name)  # which gives nothing back (glibc keeps each text that it ever made)
+
+
 def rehearsed(_agent: object) -> dict[str, str]:
     """The agent of the rehearsal."""
     return {"status": "success"}
 
 
-def main(preload: list[str]) -> None:
-    """Become the zygote on descriptor 3, in the way in which its children become agents; stdout is the null device."""
+def main(preload: list[str], *, is_guarded: bool) -> None:
+    """Become the zygote on descriptor 3, in the way in which its children become agents; stdout is the null device.
+
+    ``is_guarded``: whoever sees this process die kills what is in its agents' cgroups, so that those which have one
+    need no death signal.
+    """
     flags = ProcessFlags()
     become_agent("/", ((resource.RLIMIT_CORE, 0, 0),), 0, os.devnull, flags, os.getppid())
     # Here, once: those that Python handles or ignores, and those that were ignored before the sidecar (``nohup``, a
@@ -244,11 +265,12 @@ def main(preload: list[str]) -> None:
         except Exception as error:  # noqa: BLE001 - a module may raise anything; its agents will show it again
             sys.stderr.write(f"zygote: preload of {name} failed: {error!r}\n")
     rehearse()
+    use_up_gaps()
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM))
     os.environ.clear()  # what an agent gets is what its order says, and nothing else
     sock = socket.socket(fileno=SOCKET_FD)
     gc.collect()
     gc.disable()
     gc.freeze()
-    Zygote(sock, flags).run()
+    Zygote(sock, flags, is_guarded=is_guarded).run()
     os._exit(0)

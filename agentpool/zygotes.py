@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 ORDERS_AT_ONCE = 16
 
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", re.ASCII)
-BOOT = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from agentpool.zygote import main; main(sys.argv[2:])"
+BOOT = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+    "from agentpool.zygote import main; main(sys.argv[3:], is_guarded=sys.argv[2] == 'guarded')"
+)
 
 
 class ZygoteMessage(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -94,9 +97,14 @@ class ZygoteOwner(Protocol):
 
 
 class ZygoteLink:
-    """One zygote. It is started by the constructor; a lost one is not used again."""
+    """One zygote. It is started by the constructor; a lost one is not used again.
 
-    def __init__(self, reactor: Reactor, owner: ZygoteOwner, preload: tuple[str, ...]) -> None:
+    ``has_warden``: what is in its agents' cgroups is killed should this process and the supervisor die at once.
+    """
+
+    def __init__(
+        self, reactor: Reactor, owner: ZygoteOwner, preload: tuple[str, ...], *, has_warden: bool = False
+    ) -> None:
         self._reactor = reactor
         self._owner = owner
         self._pending: dict[int, Attempt] = {}
@@ -110,7 +118,7 @@ class ZygoteLink:
         self.is_lost = False
         self._sock, theirs = socket.socketpair()
         try:
-            self.pid = self._spawn(theirs.fileno(), preload)
+            self.pid = self._spawn(theirs.fileno(), preload, has_warden=has_warden)
         except OSError:
             self._sock.close()
             raise
@@ -120,9 +128,9 @@ class ZygoteLink:
         reactor.watch(self._sock.fileno(), READ, self._on_ready)
 
     @staticmethod
-    def _spawn(sock: int, preload: tuple[str, ...]) -> int:
+    def _spawn(sock: int, preload: tuple[str, ...], *, has_warden: bool) -> int:
         path = msgspec.json.encode([entry for entry in sys.path if entry]).decode()
-        argv = [sys.executable, "-c", BOOT, path, *preload]
+        argv = [sys.executable, "-c", BOOT, path, "guarded" if has_warden else "alone", *preload]
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         actions = [
             (os.POSIX_SPAWN_DUP2, null, 0),
@@ -251,6 +259,7 @@ class ZygoteLink:
         pending, self._pending = list(self._pending.values()), {}
         orphans, self._running = list(self._running.values()), {}
         for attempt in pending:
+            attempt.kill_leaf()  # it may have been forked without that having been told
             attempt.fail_launch(_refused("the parent of warm Python agents died"))
         self._owner.zygote_lost(self, orphans)
 

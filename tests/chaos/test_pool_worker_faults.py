@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import random
@@ -10,18 +11,19 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from structlog.testing import capture_logs
 
 from agentpool.config import WorkerConfig
-from agentpool.errors import LaunchFailed
+from agentpool.errors import LaunchFailed, UnknownAgent
 from agentpool.handle import WorkerHandle
-from agentpool.messages import WorkerLost
+from agentpool.messages import AgentStarted, WorkerLost
 from agentpool.proctable import snapshot
 from agentpool.testing import child, ignore, leave, result, say, wait, write
 from tests.support.pools import is_living, local_bench, stat_of, worker_keeping
 from tests.support.processes import processes_with
-from tests.support.waiting import until_async
+from tests.support.waiting import until, until_async
 
 pytestmark = pytest.mark.chaos
 
@@ -217,6 +219,40 @@ async def test_the_death_of_the_warm_parent_ends_its_agents_and_it_is_replaced(t
         assert (exited.signal, exited.survivors.count) == (signal.SIGKILL, 0)
         assert (await bench.run("b", argv=("warm:quick",), **place)).exit_code == 0
         assert bench.losses() == []
+
+
+@pytest.mark.parametrize("cgroups", [True, False], ids=["cgroups", "no-cgroups"])
+async def test_nothing_outlives_a_warm_parent_that_dies_amid_its_forks(tmp_path: Path, cgroups: bool) -> None:
+    """Prevents an agent that was forked when nobody could be told any more, and lives on unseen."""
+    (tmp_path / "warm.py").write_text("import time\ndef stay(agent):\n    time.sleep(600)\n", encoding="utf-8")
+    place: dict[str, Any] = {"runtime": "python", "workspace": str(tmp_path), "argv": ("warm:stay",)}
+    async with local_bench(tmp_path, workers=1, cgroups=cgroups) as (bench, pool):
+        first = await bench.launch("first", **place)
+        parent = worker_keeping(first.pid)
+        names = [f"a{number}" for number in range(40)]
+        launches = [asyncio.create_task(bench.launch(name, **place)) for name in names]
+        await asyncio.wait(launches, return_when=asyncio.FIRST_COMPLETED)
+        os.kill(parent, signal.SIGKILL)
+        outcomes = await asyncio.gather(*launches, return_exceptions=True)
+        started = {name: one for name, one in zip(names, outcomes, strict=True) if isinstance(one, AgentStarted)}
+        assert started
+        assert {one.reason for one in outcomes if isinstance(one, LaunchFailed)} <= {"resources"}
+        for name in started:  # some may have had the next parent
+            with contextlib.suppress(UnknownAgent):
+                await pool.kill(name, grace_s=0.0)
+        ends = [await bench.exited(name) for name in ("first", *started)]
+        assert {end.survivors.count for end in ends} == {0}
+        await asyncio.to_thread(until, lambda: not working_in(tmp_path), what=lambda: f"gone: {working_in(tmp_path)}")
+
+
+def working_in(directory: Path) -> list[int]:
+    """Living processes whose current directory it is: what tells a warm agent from its parent."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(directory):
+                found.append(process.pid)
+    return found
 
 
 async def wardens() -> list[int]:
