@@ -201,7 +201,7 @@ async def test_limits_reach_the_process(tmp_path: Path) -> None:
         )
         first, second = (json.loads(record.payload)["value"] for record in bench.records("a", "progress"))
         assert first == {"RLIMIT_NOFILE": 64, "RLIMIT_FSIZE": 1 << 20, "RLIMIT_CPU": 50, "RLIMIT_CORE": 0}
-        assert second["nice"] == os.nice(0) + 5
+        assert second["nice"] == min(19, os.nice(0) + 5)  # 19 is the nicest there is
         assert second["session"] == second["pid"]
         assert second["directory"] == str(tmp_path / "a")
 
