@@ -1,0 +1,120 @@
+"""The whole path by the API for 119 agents at once: context, workspace, token, start, durable result, end.
+
+    python perf/bench_path.py [--rounds 5] [--agents 119] [--project DIR]
+
+Each agent has a role of its own and a task that nobody had before, so that no context is a cached one. The clock runs
+from the first request to the last ``agent_completed``, which is published when the result is durable; every record is
+checked. ``subprocess.Popen`` of as many ``/bin/true`` is shown beside it (the baseline of ``bench_pool.py``). The
+project is this one unless another is named. Writes ``perf/results/path.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from perf.bench_pool import popen_and_wait  # noqa: E402
+from tests.support.agents import ECHO_SCRIPT, shell  # noqa: E402
+from tests.support.roster import roster  # noqa: E402
+from tests.support.server import Server  # noqa: E402
+
+#: What is aimed at, in agents a second.
+BAR = 60
+#: Seconds after which a round that has not ended is given up.
+LIMIT_S = 120.0
+WORDS = ("retry", "token", "queue", "stream", "cursor", "budget", "parser", "worker", "signal", "schema", "render")
+
+
+def body(issue: str, number: int, agent_type: str, workspace: str) -> dict[str, Any]:
+    """A request to spawn agent ``number`` of a round."""
+    words = f"{WORDS[number % len(WORDS)]} {WORDS[number // len(WORDS) % len(WORDS)]}"
+    return {
+        "agent_type": agent_type,
+        "issue_id": issue,
+        "task": f"Look at the {words} of {issue}, case {number}",
+        "command": shell(ECHO_SCRIPT),
+        "environment": {"NUMBER": str(number)},
+        "workspace": workspace,
+    }
+
+
+async def run(client: httpx.AsyncClient, issue: str, roles: list[str], workspace: str) -> float:
+    """Seconds from the first request to the last end. Raises SystemExit when an agent went wrong."""
+    begun = time.perf_counter()
+    answers = await asyncio.gather(
+        *(
+            client.post("/api/agents/spawn", json=body(issue, number, role, workspace))
+            for number, role in enumerate(roles)
+        )
+    )
+    refused = [answer.text for answer in answers if answer.status_code != 201]
+    if refused:
+        raise SystemExit(f"{len(refused)} spawns were refused: {refused[0]}")
+    waiting = {answer.json()["agent_id"] for answer in answers}
+    since = "earliest"
+    while waiting:
+        if time.perf_counter() - begun > LIMIT_S:
+            raise SystemExit(f"{len(waiting)} agents did not end within {LIMIT_S:g} s")
+        query = {"filter": f"issue_id:{issue}", "since": since, "limit": "1000", "timeout": "10000"}
+        page = (await client.get("/api/events/wait/agent_completed,agent_failed,agent_killed", params=query)).json()
+        waiting -= {event["data"]["agent_id"] for event in page["events"]}
+        since = page["next_cursor"]
+    elapsed = time.perf_counter() - begun
+    found = (await client.get("/api/results", params={"issue_id": issue, "limit": "1000"})).json()["results"]
+    own = {(row["agent_type"], row["result"]["artifacts"]["number"]) for row in found}
+    if own != {(role, str(number)) for number, role in enumerate(roles)}:
+        raise SystemExit(f"{len(roles) - len(own)} of {len(roles)} results are missing or not the agent's own")
+    return elapsed
+
+
+async def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All rounds; each has both kinds of workspace and the baseline."""
+    all_roles = [role.agent_type for role in roster()]
+    roles = [all_roles[number % len(all_roles)] for number in range(options.agents)]
+    seconds: dict[str, list[float]] = {"shared": [], "scratch": [], "popen": []}
+    with tempfile.TemporaryDirectory(prefix="bench-path-") as name:
+        place = Path(name)
+        with Server(place / "storage", {"bench": options.project}) as server:
+            headers = {"Authorization": f"Bearer {server.token()}"}
+            limits = httpx.Limits(max_connections=options.agents + 1)
+            async with httpx.AsyncClient(
+                base_url=server.url, headers=headers, timeout=LIMIT_S, trust_env=False, limits=limits
+            ) as client:
+                await run(client, "warm-up", roles, "shared")
+                for number in range(options.rounds):
+                    for workspace in ("shared", "scratch"):
+                        issue = f"{workspace}-{number}"
+                        seconds[workspace].append(await run(client, issue, roles, workspace))
+                    base = place / f"base{number}"
+                    seconds["popen"].append(await asyncio.to_thread(popen_and_wait, options.agents, base))
+    rates = {name: [round(options.agents / each, 1) for each in values] for name, values in seconds.items()}
+    medians = {name: round(statistics.median(values), 1) for name, values in rates.items()}
+    return {"agents": options.agents, "agents_per_s": medians, "rounds": rates, "bar": BAR}
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--agents", type=int, default=119)
+    parser.add_argument("--project", type=Path, default=ROOT)
+    figures = asyncio.run(measure(parser.parse_args()))
+    print(json.dumps(figures, indent=2))
+    target = ROOT / "perf" / "results" / "path.json"
+    target.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
