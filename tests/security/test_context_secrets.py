@@ -250,6 +250,7 @@ def test_secrets_stay_out_of_dependencies_and_names_of_branches(tmp_path: Path) 
     for secret in (in_url, in_branch, in_version):
         assert secret not in body
     rows = json.loads(body)["context"]["metadata"]["dependencies"]
+    assert not any("scope" in row for row in rows)  # what is common is not said
     assert {row["name"]: row["version"] for row in rows} == {
         "a": "git+https://me:[redacted:url-password]@git.invalid/a.git",
         "b": "@ git+https://me:[redacted:url-password]@git.invalid/b.git@v1",

@@ -131,8 +131,8 @@ def _dependencies(manifests: list[str], reader: Reader) -> list[JSON]:
     if not rows:
         return []
     # a version may be an address with a password
-    texts = iter(redact_each(text for row in rows for text in (row.name, row.version, row.scope)))
-    shown = [msgspec.structs.replace(row, name=next(texts), version=next(texts), scope=next(texts)) for row in rows]
+    texts = iter(redact_each(text for row in rows for text in (row.name, row.version)))
+    shown = [msgspec.structs.replace(row, name=next(texts), version=next(texts)) for row in rows]
     return [msgspec.to_builtins(row) for row in shown]
 
 
