@@ -163,9 +163,9 @@ class Repository:
         """
         overrides = [*_HARMLESS, *(self._filter_overrides() if uses_filters else ())]
         command = [self._program, "--no-pager", *(part for key in overrides for part in ("-c", key)), *arguments]
-        return self._run(command, limit)
+        return self._run(command, limit, arguments[0])
 
-    def _run(self, command: list[str], limit: int) -> Answer:
+    def _run(self, command: list[str], limit: int, name: str) -> Answer:
         try:
             process = subprocess.Popen(
                 command,
@@ -184,7 +184,7 @@ class Repository:
         finally:
             _end(process)
         if process.returncode and not answer.is_cut:
-            raise GitFailed("git_failed", f"{' '.join(command[-3:])} exited with {process.returncode}")
+            raise GitFailed("git_failed", f"`git {name}` exited with {process.returncode}; run it there to see why")
         return answer
 
     def _collect(self, process: subprocess.Popen[bytes], limit: int) -> Answer:
