@@ -256,7 +256,7 @@ class Supervisor:
         stack.push_async_callback(self.results.stop)
         await self.results.recover()
         await self.registry.start()
-        await self.context.start()
+        await self.context.start([project.path for project in self.projects.list()])
         stack.push_async_callback(self.context.stop)
         for project_id in self.projects.given_ids:
             self.context.warm(self.projects.get(project_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from api.schemas.operation import (
     ProjectsAnswer,
 )
 from orchestrator.clock import rfc3339
+from orchestrator.context.secrets import redact
 from orchestrator.models import Project
 from orchestrator.profiles.model import Profile
 from orchestrator.profiles.permissions import ADMIN, READ_RESULTS
@@ -76,7 +78,12 @@ async def search_knowledge(call: Call) -> Reply:
     items = await call.services.storage.search_knowledge(
         project.project_id, query.q, limit=query.limit, issue_id=query.issue_id
     )
-    found = [KnowledgeAnswerItem(**msgspec.structs.asdict(item)) for item in items]
+    # as in every context: what an agent wrote down may hold a secret, and long texts would hold up the loop
+    texts = await asyncio.to_thread(lambda: [redact(item.text) for item in items])
+    found = [
+        KnowledgeAnswerItem(**{**msgspec.structs.asdict(item), "text": text})
+        for item, text in zip(items, texts, strict=True)
+    ]
     return json_reply(KnowledgeAnswer(results=found, query=query.q, timestamp=call.now()))
 
 

@@ -74,6 +74,7 @@ class Builder:
         self._send_lock = threading.Lock()
         self._lock = threading.Lock()
         self._watched: dict[str, Watched] = {}
+        self._behind: dict[str, list[Callable[[str], None]]] = {}
 
     def serve(self) -> None:
         """Read asks and answer each in a thread. At the end of the stream the process ends at once: whatever
@@ -83,12 +84,35 @@ class Builder:
             ask = decode_ask(payload)
             is_first = ask.what in _LOOKING and self._library.is_new(ask.root)
             pool = "glance" if ask.what == "glance" else "first" if is_first else "known"
-            answered = pools[pool].submit(self._answer, ask)
-            if ask.what in ("build", "warm"):
-                for name, work in (("behind", self._finish), ("ahead", self._library.open_ahead)):
-                    answered.add_done_callback(partial(_submit, pools[name], work, ask.root))
+            start = partial(self._start, pools, ask)
+            if pool != "first" or not self._is_behind(ask.root, start):
+                start(pool)
         self._forks.close()
         os._exit(0)
+
+    def _start(self, pools: dict[str, ThreadPoolExecutor], ask: Ask, pool: str) -> None:
+        answered = pools[pool].submit(self._answer, ask)
+        if ask.what in ("build", "warm"):
+            for name, work in (("behind", self._finish), ("ahead", self._library.open_ahead)):
+                answered.add_done_callback(partial(_submit, pools[name], work, ask.root))
+        if pool == "first":
+            answered.add_done_callback(lambda _: self._looked(ask.root))
+
+    def _is_behind(self, root: str, start: Callable[[str], None]) -> bool:
+        """Whether somebody looks at this new project already: ``start`` is then called after that with the pool, since
+        who waited in a thread would only keep other new projects waiting."""
+        with self._lock:
+            if root in self._behind:
+                self._behind[root].append(start)
+                return True
+            self._behind[root] = []
+            return False
+
+    def _looked(self, root: str) -> None:
+        with self._lock:
+            waiting = self._behind.pop(root)
+        for start in waiting:
+            start("known")
 
     def _answer(self, ask: Ask) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from orchestrator.context.models import (
     Role,
     SearchHit,
 )
+from orchestrator.context.persist import keep_only
 from orchestrator.context.process import BuilderProcess
 from orchestrator.context.project import Limits
 from orchestrator.errors import BadRequest, ContextFailed
@@ -105,12 +107,15 @@ class ContextEngine:
         limits = Limits(
             git_timeout_s=settings.git_timeout_s, include=tuple(settings.include), exclude=tuple(settings.exclude)
         )
+        self._state_dir = str(state_dir)
         self._builder = BuilderProcess(
             limits, settings.index_bytes, state_dir, on_stale=self._on_stale, on_lost=self._on_lost
         )
 
-    async def start(self) -> None:
-        """Start the builder process."""
+    async def start(self, roots: Iterable[str] | None = None) -> None:
+        """Start the builder process. ``roots``: of all other projects nothing that was kept is needed any more."""
+        if roots is not None:
+            await asyncio.to_thread(keep_only, self._state_dir, roots)
         await self._builder.start()
 
     async def stop(self) -> None:

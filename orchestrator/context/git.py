@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from orchestrator.context.gitindex import IndexCopy, index_stamp
+from orchestrator.context.gitindex import IndexCopy, Stamp, index_stamp, stamp_of
 
 #: Keys that make git start programs, or write; overridden on every call.
 _HARMLESS = (
@@ -44,6 +44,8 @@ _HARMLESS = (
 )
 #: Variables of the caller that git may see; none of its GIT_* may redirect us.
 _KEPT_VARIABLES = ("PATH", "HOME", "USER", "XDG_CONFIG_HOME", "TMPDIR", "SYSTEMROOT")
+#: What work trees share and what git's answers depend on, beside the branch.
+_SHARED = ("packed-refs", "reftable/tables.list", "config", "info/exclude", "shallow")
 _CHUNK = 1 << 16
 _SETTINGS_BYTES = 4 << 20
 
@@ -104,12 +106,32 @@ class Repository:
 
     @property
     def is_shallow(self) -> bool:
-        """Whether history was cut off when it was fetched; work trees share that with their repository."""
+        """Whether history was cut off when it was fetched."""
+        return self.history_end is not None
+
+    @property
+    def history_end(self) -> Stamp | None:
+        """The stamp of the list of commits whose parents were not fetched; None when nothing was cut off."""
+        return stamp_of(os.path.join(self._common_dir(), "shallow"))
+
+    def _common_dir(self) -> str:
+        """The git directory of the repository, which its work trees share."""
         try:
-            common = os.path.join(self.git_dir, _beginning(os.path.join(self.git_dir, "commondir")).strip())
+            return os.path.join(self.git_dir, _beginning(os.path.join(self.git_dir, "commondir")).strip())
         except OSError:
-            common = self.git_dir
-        return os.path.exists(os.path.join(common, "shallow"))
+            return self.git_dir
+
+    def state(self) -> dict[str, Stamp | None]:
+        """Stamps of the files that say where HEAD is, what is staged and ignored, and where history ends: as long as
+        they are the same, git says the same of the same files (gitrepository-layout(5))."""
+        common = self._common_dir()
+        try:
+            head = _beginning(os.path.join(self.git_dir, "HEAD")).strip().removeprefix("ref: ")
+        except OSError:
+            head = "HEAD"
+        own, shared = ("HEAD", "index", "reftable/tables.list"), (head, *_SHARED)
+        paths = [os.path.join(self.git_dir, name) for name in own] + [os.path.join(common, name) for name in shared]
+        return {path: stamp_of(path) for path in paths}
 
     def environment(self) -> dict[str, str]:
         """The environment of every call: where the repository is, and no way to ask, page, lock or connect."""
@@ -141,9 +163,9 @@ class Repository:
         """
         overrides = [*_HARMLESS, *(self._filter_overrides() if uses_filters else ())]
         command = [self._program, "--no-pager", *(part for key in overrides for part in ("-c", key)), *arguments]
-        return self._run(command, limit)
+        return self._run(command, limit, arguments[0])
 
-    def _run(self, command: list[str], limit: int) -> Answer:
+    def _run(self, command: list[str], limit: int, name: str) -> Answer:
         try:
             process = subprocess.Popen(
                 command,
@@ -162,7 +184,7 @@ class Repository:
         finally:
             _end(process)
         if process.returncode and not answer.is_cut:
-            raise GitFailed("git_failed", f"{' '.join(command[-3:])} exited with {process.returncode}")
+            raise GitFailed("git_failed", f"`git {name}` exited with {process.returncode}; run it there to see why")
         return answer
 
     def _collect(self, process: subprocess.Popen[bytes], limit: int) -> Answer:

@@ -25,9 +25,14 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 def index_stamp(git_dir: str) -> Stamp | None:
     """The stamp of a git directory's index: git replaces the file with every change. None when there is none."""
+    return stamp_of(os.path.join(git_dir, "index"))
+
+
+def stamp_of(path: str) -> Stamp | None:
+    """The stamp of a file; None when there is none."""
     try:
-        return _stamp(os.stat(os.path.join(git_dir, "index")))
-    except OSError:
+        return _stamp(os.stat(path))
+    except (OSError, ValueError):
         return None
 
 

@@ -112,7 +112,7 @@ class GroundCache:
     def __init__(self, capacity: int = 100 << 20) -> None:
         self._capacity = capacity
         self._lock = threading.Lock()
-        self._terrains: dict[str, tuple[int, Terrain]] = {}
+        self._terrains: dict[str, tuple[int, int, Terrain]] = {}
         self._grounds: OrderedDict[tuple[str, bytes], Ground] = OrderedDict()
 
     def get(self, state: ProjectState, role: bytes, focus: Focus) -> Ground:
@@ -131,21 +131,23 @@ class GroundCache:
 
     def _terrain(self, state: ProjectState) -> Terrain:
         with self._lock:
-            generation, terrain = self._terrains.get(state.root, (0, None))
-        if terrain is None or terrain.newest != state.chronicle.newest:
+            generation, depth, terrain = self._terrains.get(state.root, (0, 0, None))
+        chronicle = state.chronicle
+        # the newest commit stays the same when a shallow clone is completed
+        if terrain is None or (terrain.newest, depth) != (chronicle.newest, len(chronicle.commits)):
             terrain = Terrain(state.readable(), state.chronicle)
         elif generation != state.generation:
             terrain.update(state.readable(), state.chronicle)
         with self._lock:
-            self._terrains[state.root] = (state.generation, terrain)
+            self._terrains[state.root] = (state.generation, len(chronicle.commits), terrain)
         return terrain
 
     def _shrink(self) -> None:
         """Drop what was not used for longest; the caller holds the lock."""
         size = sum(ground.size_bytes for ground in self._grounds.values())
-        size += sum(terrain.size_bytes for _, terrain in self._terrains.values())
+        size += sum(terrain.size_bytes for _, _, terrain in self._terrains.values())
         while size > self._capacity and len(self._grounds) > 1:
             (root, _), ground = self._grounds.popitem(last=False)
             size -= ground.size_bytes
             if root in self._terrains and not any(other == root for other, _ in self._grounds):
-                size -= self._terrains.pop(root)[1].size_bytes
+                size -= self._terrains.pop(root)[2].size_bytes

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 import zlib
 from array import array
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -59,6 +62,22 @@ _PLATFORM = f"{sys.byteorder}-{array('I').itemsize}"
 def path_of(directory: str, root: str) -> Path:
     """The file that keeps the project at ``root``."""
     return Path(directory, hashlib.sha256(root.encode("utf-8", "surrogateescape")).hexdigest()[:32] + ".index")
+
+
+def keep_only(directory: str, roots: Iterable[str]) -> None:
+    """Remove what is kept of other projects than those at ``roots``, and what a write that was cut off left. For the
+    time before anything is written. Never raises: what cannot be removed costs only its room."""
+    known = {path_of(directory, root).stem for root in roots}
+    with suppress(OSError):
+        for path in Path(directory).iterdir():
+            if _OURS.fullmatch(path.name) and (path.stem not in known or path.suffix not in _KEPT):
+                with suppress(OSError):
+                    path.unlink()
+
+
+#: Names of this module's files and of their temporary ones; what else is in the directory is not ours.
+_OURS = re.compile(r"[0-9a-f]{32}\.[a-z0-9.]+")
+_KEPT = (".index", ".gitindex")
 
 
 def index_copy(directory: str, root: str) -> IndexCopy:

@@ -17,6 +17,7 @@ from orchestrator.context.chronicle import Chronicle
 from orchestrator.context.digest import LARGEST_BYTES, Digest, Task, digest
 from orchestrator.context.division import Division
 from orchestrator.context.git import GitFailed, Repository
+from orchestrator.context.gitindex import Stamp as GitStamp
 from orchestrator.context.history import COMMITS, WorkTree, commits, diffs, remote, work_tree
 from orchestrator.context.index import Index
 from orchestrator.context.models import Change, Commit, FileFacts, Stamp
@@ -85,6 +86,8 @@ class ProjectState:
         self._tracked: Tracked | None = None
         self._repository: Repository | None = None
         self._change_key: object = None
+        self._git_state: dict[str, GitStamp | None] = {}
+        self._history_end: GitStamp | None = None
         self._index_copy = index_copy(state_dir, root) if state_dir else None
 
     @property
@@ -121,7 +124,10 @@ class ProjectState:
                 return self.refresh(division)
             tree = self.tree
             if tree is not None:
+                known = self._git_state
                 self._open_repository()
+                if self._git_state != known:
+                    return self.refresh(division)
                 tree = self._tree_after(tree, sorted(stamps))
                 if tree is None:
                     return self.refresh(division)
@@ -194,11 +200,16 @@ class ProjectState:
         if self._state_dir and len(self.files) >= _SAVED_FILES and generation != self.generation and is_due:
             self.index.absorb(self.index.waiting)
             self._saved = (self.generation, time.monotonic())
-            return encode(self.root, self._settings, self.index, self.files, self.history)
+            # of a shallow clone the next run could not tell that it was completed meanwhile
+            history = self.history if self._history_end is None else []
+            return encode(self.root, self._settings, self.index, self.files, history)
         return None
 
     def is_unchanged(self) -> bool:
-        """Whether every known file still has its stamp (new files are not looked for)."""
+        """Whether git and every known file still have their stamps (new files are not looked for). Of git since a
+        watch sees nothing of it where its directory is outside of the project: for work trees and subdirectories."""
+        if self._repository is not None and self._repository.state() != self._git_state:
+            return False
         try:
             with reading(self.root) as reader:
                 return all(reader.stamp(path) == facts.stamp for path, facts in self.files.items())
@@ -209,8 +220,9 @@ class ProjectState:
         self._repository_problems: tuple[str, ...] = ()
         try:
             self._repository = Repository(self.root, self.limits.git_timeout_s, index_copy=self._index_copy)
+            self._git_state = self._repository.state()
         except GitFailed as error:
-            self._repository = None
+            self._repository, self._git_state = None, {}
             if error.reason != "not_a_repository":
                 self._repository_problems = (str(error),)
 
@@ -285,20 +297,27 @@ class ProjectState:
     def _commits(self, tree: WorkTree | None) -> list[Commit]:
         if tree is None or self._repository is None:
             return []
-        if self.tree is not None and tree.head == self.tree.head:
+        end = self._repository.history_end
+        is_deeper = end != self._history_end
+        if self.tree is not None and tree.head == self.tree.head and not is_deeper:
             return self.history
+        # where history ended, a commit looked as if it had brought every file
+        known = [] if is_deeper else self.history
         try:
-            return commits(self._repository, tree.head, self.history, self.most_commits)
+            found = commits(self._repository, tree.head, known, self.most_commits)
         except GitFailed as error:
             self._repository_problems += (str(error),)
             return self.history
+        self._history_end = end
+        return found
 
     def _update_history(self, tree: WorkTree | None, history: list[Commit]) -> bool:
         has_changed = tree != self.tree
         if tree is None or self._repository is None:
             self.tree, self.changes, self.history, self.remote = None, (), [], None
             return has_changed
-        if self.tree is None or tree.head != self.tree.head:
+        if self.tree is None or history is not self.history:
+            has_changed = True
             self.history = history
             self.chronicle.update(history)
         key = (tree, tuple(self._checksum(path) for path, _ in tree.changes))

@@ -188,8 +188,11 @@ def _git(state: ProjectState) -> JSON:
             git["problems"] = list(state.problems)
         return git
     git = describe(state.tree, state.history[:_COMMITS_SHOWN], state.changes, state.remote)
+    if git["branch"]:
+        git["branch"] = redact(git["branch"])
     for commit in git["recent_commits"]:
         commit["message"] = redact(commit["message"])
+        commit["author"] = redact(commit["author"])
     for change in git["uncommitted_changes"]:
         change["path"] = shown(change["path"])
         change["diff"] = (

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from watchfiles import Change, watch
 
 #: Inside ``.git`` only these say something about the project's state.
-_GIT_STATE = ("HEAD", "index", "packed-refs", "config")
+_GIT_STATE = ("HEAD", "index", "packed-refs", "config", "shallow")
 _STEP_MS = 20
 _DEBOUNCE_MS = 60
 

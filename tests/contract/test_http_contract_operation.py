@@ -213,6 +213,18 @@ def test_a_token_of_an_unknown_project_finds_nothing(sidecar: Server) -> None:
     assert api.get("/api/context/i/python-specialist").status in (401, 403, 404)
 
 
+def test_knowledge_tells_no_secrets(sidecar: Server, issue: str) -> None:
+    """What every context hides came out when somebody searched what the earlier agent had written."""
+    api = sidecar.api("python-specialist")
+    word, token = "okapi" + issue.translate(str.maketrans("0123456789-", "ghijklmnopq")), "gh" + "p_" + "Zx9Qw8Er7T" * 4
+    result = {"status": "success", "findings": [f"The {word} calls with {token}"]}
+    api.post("/api/results", {"issue_id": issue, "result": result}).expect(201)
+    api.post("/api/knowledge", {"issue_id": issue, "text": f"{word}: never use {token}"}).expect(201)
+    answer = api.get("/api/knowledge/search", q=word).expect(200).json
+    assert len(answer["results"]) == 2
+    assert all(token not in item["text"] and "[redacted:" in item["text"] for item in answer["results"])
+
+
 def test_knowledge_of_earlier_work_is_found(sidecar: Server, issue: str) -> None:
     """The next issue should not decide again what was decided."""
     api = sidecar.api("python-specialist")

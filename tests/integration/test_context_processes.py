@@ -104,16 +104,35 @@ exec {git} "$@"
 """
 
 
-async def test_first_looks_keep_nobody_else_waiting(
-    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Four projects that were looked at for the first time took all threads: known ones, and whoever would do with a
-    provisional answer, waited for them."""
+@pytest.fixture
+def hanging_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git does nothing in a project as long as there is a file ``hang`` in it."""
     program = tmp_path / "bin" / "git"
     program.parent.mkdir()
     program.write_text(_HANGING_GIT.format(git=shutil.which("git")))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.mark.usefixtures("hanging_git")
+async def test_many_who_ask_for_one_new_project_keep_no_other_waiting(tmp_path: Path) -> None:
+    """Two agents of a new project took both threads for first looks, where the second only waited for the first, and
+    another new project waited for both."""
+    slow, other = (sample_repository(tmp_path / name) for name in ("slow", "other"))
+    write_files(slow, {"hang": ""})
+    async with _builder(tmp_path) as builder:
+        waiting = [asyncio.create_task(_build(builder, slow)) for _ in range(9)]
+        latest = asyncio.create_task(_build(builder, other))  # a task, so that it asks after those
+        assert (await latest).body
+        assert not any(task.done() for task in waiting)
+        (slow / "hang").unlink()
+        assert all(told.body for told in await asyncio.gather(*waiting))
+
+
+@pytest.mark.usefixtures("hanging_git")
+async def test_first_looks_keep_nobody_else_waiting(tmp_path: Path, root: Path) -> None:
+    """Four projects that were looked at for the first time took all threads: known ones, and whoever would do with a
+    provisional answer, waited for them."""
     slow = [sample_repository(tmp_path / f"slow{number}") for number in range(6)]
     write_files(tmp_path, {f"slow{number}/hang": "" for number in range(6)})
     async with _builder(tmp_path) as builder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import string
 import sysconfig
@@ -16,7 +17,7 @@ from orchestrator.context.project import Limits
 from orchestrator.context.provisional import glance
 from orchestrator.context.secrets import is_secret_file, kinds, redact
 from tests.support.context import new_library, order
-from tests.support.repo import commit_all, repository, write_files
+from tests.support.repo import commit_all, git, repository, write_files
 
 _LETTERS = string.ascii_letters + string.digits
 
@@ -231,6 +232,29 @@ def test_secrets_stay_out_of_diffs_messages_and_earlier_outputs(tmp_path: Path) 
         assert '{"path":".env","reason":"secret"}' in body
     hits = library.search(str(root.resolve()), "one", 5)
     assert all(in_diff not in text for hit in hits for _, text in hit.lines)
+
+
+def test_secrets_stay_out_of_dependencies_and_names_of_branches(tmp_path: Path) -> None:
+    """The password of a private package's address, or a token in a branch's name, came along with the metadata."""
+    made = planted(55)
+    (in_url, _), (in_branch, _), (in_version, _) = made["url-password"], made["github-token"], made["npm-token"]
+    manifest = json.dumps({"version": in_version, "dependencies": {"a": f"git+https://me:{in_url}@git.invalid/a.git"}})
+    files = {
+        "requirements.txt": f"b @ git+https://me:{in_url}@git.invalid/b.git@v1\n",
+        "package.json": manifest,
+        "a.py": "one = 1\n",
+    }
+    root = repository(tmp_path / "r", files)
+    git(root, "checkout", "-q", "-b", f"fix/{in_branch}")
+    body = new_library().build(order(root, "one")).body.decode()
+    for secret in (in_url, in_branch, in_version):
+        assert secret not in body
+    rows = json.loads(body)["context"]["metadata"]["dependencies"]
+    assert not any("scope" in row for row in rows)  # what is common is not said
+    assert {row["name"]: row["version"] for row in rows} == {
+        "a": "git+https://me:[redacted:url-password]@git.invalid/a.git",
+        "b": "@ git+https://me:[redacted:url-password]@git.invalid/b.git@v1",
+    }
 
 
 def test_the_table_has_many_kinds() -> None:

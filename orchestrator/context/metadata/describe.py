@@ -16,10 +16,11 @@ from orchestrator.clock import rfc3339
 from orchestrator.context.digest import LARGEST_BYTES
 from orchestrator.context.metadata import coverage
 from orchestrator.context.metadata.builds import last_build
-from orchestrator.context.metadata.manifests import dependencies, is_manifest
+from orchestrator.context.metadata.manifests import Dependency, dependencies, is_manifest
 from orchestrator.context.models import JSON, FileFacts
 from orchestrator.context.project import ProjectState
 from orchestrator.context.reading import Reader, Refused, reading
+from orchestrator.context.secrets import redact_each
 
 _MOST_DEPENDENCIES = 500
 _MOST_MANIFESTS = 60
@@ -121,12 +122,18 @@ def languages(state: ProjectState) -> JSON:
 
 
 def _dependencies(manifests: list[str], reader: Reader) -> list[JSON]:
-    rows: list[JSON] = []
+    rows: list[Dependency] = []
     for path in manifests:
         data = _read(reader, path)
         if data is not None:
-            rows += [msgspec.to_builtins(row) for row in dependencies(path, data)]
-    return rows[:_MOST_DEPENDENCIES]
+            rows += dependencies(path, data)
+    rows = rows[:_MOST_DEPENDENCIES]
+    if not rows:
+        return []
+    # a version may be an address with a password
+    texts = iter(redact_each(text for row in rows for text in (row.name, row.version)))
+    shown = [msgspec.structs.replace(row, name=next(texts), version=next(texts)) for row in rows]
+    return [msgspec.to_builtins(row) for row in shown]
 
 
 def _read(reader: Reader, path: str) -> bytes | None:
@@ -159,7 +166,7 @@ def _versions(state: ProjectState, reader: Reader) -> JSON:
     go = _read(reader, "go.mod") if "go.mod" in state.files else None
     if go is not None and (match := re.search(rb"^go[ \t]+(\S+)", go, re.MULTILINE)):
         found["go_version"] = match.group(1).decode("ascii", "replace")
-    return found
+    return dict(zip(found, redact_each(found.values()), strict=True)) if found else {}
 
 
 def _pyproject(reader: Reader) -> JSON:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from orchestrator.context.metadata.xml import parse_xml
+from orchestrator.context.metadata.xml import Element, parse_xml
 
 Found = Iterator[tuple[str, str, str]]
 
@@ -106,7 +106,8 @@ def _versions(table: dict[str, Any], scope: str, skipped: tuple[str, ...] = ()) 
 
 
 def _requirements_txt(text: str) -> Found:
-    yield from _requirements(re.sub(r"\\\n", " ", text).split("\n"))
+    # options of a requirement, such as its hashes, begin with two dashes
+    yield from _requirements(re.split(r"\s--", line)[0] for line in re.sub(r"\\\n", " ", text).split("\n"))
 
 
 def _setup_cfg(text: str) -> Found:
@@ -169,48 +170,75 @@ def _go_mod(text: str) -> Found:
 
 def _pom(text: str) -> Found:
     root = parse_xml(text)
-    properties = {entry.name: entry.text for part in root.children("properties") for entry in part.entries}
+    parent = next((entry.value("version") for entry in root.children("parent")), "")
+    properties = {"project.version": root.value("version") or parent, "project.parent.version": parent}
+    properties |= {entry.name: entry.text for part in root.children("properties") for entry in part.entries}
+
+    def version_of(entry: Element) -> str:
+        return re.sub(r"\$\{([^}]+)\}", lambda match: properties.get(match[1]) or match[0], entry.value("version"))
+
+    managing = [part for holder in root.children("dependencyManagement") for part in holder.children("dependencies")]
+    managed = {_coordinates(entry): version_of(entry) for part in managing for entry in part.children("dependency")}
     for holder in root.children("dependencies"):
         for entry in holder.children("dependency"):
-            version = entry.value("version")
-            known = re.sub(r"\$\{([^}]+)\}", lambda match: properties.get(match.group(1), match.group()), version)
-            scope = entry.value("scope") or "runtime"
-            yield f"{entry.value('groupId')}:{entry.value('artifactId')}", known, "dev" if scope == "test" else scope
+            name, scope = _coordinates(entry), entry.value("scope") or "runtime"
+            yield name, version_of(entry) or managed.get(name, ""), "dev" if scope == "test" else scope
+
+
+def _coordinates(entry: Element) -> str:
+    return f"{entry.value('groupId')}:{entry.value('artifactId')}"
 
 
 def _csproj(text: str) -> Found:
     for group in parse_xml(text).children("ItemGroup"):
-        for entry in group.children("PackageReference"):
+        # Directory.Packages.props gives the versions of a whole solution in elements of another name
+        for entry in (*group.children("PackageReference"), *group.children("PackageVersion")):
             name = entry.attributes.get("Include") or entry.attributes.get("Update")
             if name:
                 yield name, entry.attributes.get("Version") or entry.value("Version"), "runtime"
 
 
+_STRING = r"(\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')"
+_SLASHES = re.compile(_STRING + r"|//[^\n]*|/\*.*?\*/", re.DOTALL)
+_HASHES = re.compile(_STRING + r"|#[^\n]*")
+
+
+def _without(comments: re.Pattern[str], text: str) -> str:
+    """A program without its comments; what looks like one within a string stays."""
+    return comments.sub(lambda match: match[1] or "", text)
+
+
 _GRADLE = re.compile(
-    r"^\s*(implementation|api|compileOnly|runtimeOnly|testImplementation|testRuntimeOnly|annotationProcessor|kapt|ksp|classpath)"
-    r"\s*\(?\s*(?:platform\()?[\"']([^\"':]+:[^\"':]+)(?::([^\"'@]+))?",
+    r"^\s*(\w*(?:[iI]mplementation|[aA]pi|[cC]ompileOnly|[rR]untimeOnly|[aA]nnotationProcessor)|kapt|ksp|classpath)"
+    r"\b\s*\(?\s*(?:(?:platform|enforcedPlatform)\s*\(\s*)?"
+    r"(?:[\"']([^\"':]+:[^\"':]+)(?::([^\"'@:]+))?"
+    r"|group\s*[:=]\s*[\"']([^\"']+)[\"']\s*,\s*name\s*[:=]\s*[\"']([^\"']+)[\"']"
+    r"(?:\s*,\s*version\s*[:=]\s*[\"']([^\"']+)[\"'])?)",
     re.MULTILINE,
 )
 
 
 def _gradle(text: str) -> Found:
-    for match in _GRADLE.finditer(text):
-        yield match.group(2), match.group(3) or "", "dev" if match.group(1).startswith("test") else "runtime"
+    for use, name, version, group, artifact, group_version in _GRADLE.findall(_without(_SLASHES, text)):
+        scope = "dev" if "test" in use.lower() else "runtime"
+        yield name or f"{group}:{artifact}", version or group_version, scope
 
 
-_GEM = re.compile(r"^\s*gem\s+[\"']([^\"']+)[\"'](?:\s*,\s*[\"']([^\"']+)[\"'])?", re.MULTILINE)
+_GEM = re.compile(r"\s*gem[\s(]+[\"']([^\"']+)[\"']((?:\s*,\s*[\"'][^\"']*[\"'])*)")
 
 
 def _gemfile(text: str) -> Found:
-    scope = "runtime"
-    for line in text.split("\n"):
-        if re.match(r"\s*group\b.*:(development|test)", line):
-            scope = "dev"
-        elif re.match(r"end\b", line):
-            scope = "runtime"
+    around = "runtime"
+    for line in _without(_HASHES, text).split("\n"):
+        is_dev = re.search(r"\bgroups?\b.*:(?:development|test)\b", line) is not None
         match = _GEM.match(line)
         if match:
-            yield match.group(1), match.group(2) or "", scope
+            versions = re.findall(r"[\"']([^\"']*)[\"']", match[2])
+            yield match[1], ", ".join(versions), "dev" if is_dev else around
+        elif is_dev:
+            around = "dev"
+        elif re.match(r"end\b", line):
+            around = "runtime"
 
 
 def _pubspec(text: str) -> Found:
@@ -223,8 +251,8 @@ _MIX = re.compile(r"\{\s*:(\w+)\s*,\s*(?:\"([^\"]*)\")?([^}]*)\}")
 
 
 def _mix(text: str) -> Found:
-    _, _, rest = text.partition("defp deps")
-    for match in _MIX.finditer(rest.partition("\n  end")[0]):
+    _, *rest = re.split(r"\bdefp? deps\b", _without(_HASHES, text), maxsplit=1)
+    for match in _MIX.finditer("".join(rest).partition("\n  end")[0]):
         yield (
             match.group(1),
             match.group(2) or "",

@@ -16,6 +16,27 @@ _POM = (
     '<project xmlns="http://maven.apache.org/POM/4.0.0"><properties><v>5.1</v></properties><dependencies><dependency>'
     "<groupId>org.x</groupId><artifactId>y</artifactId><version>${v}</version></dependency></dependencies></project>"
 )
+_MANAGED_POM = """<project><parent><version>3.2</version></parent><version>1.5</version>
+<dependencyManagement><dependencies>
+<dependency><groupId>org.x</groupId><artifactId>y</artifactId><version>4.4</version></dependency>
+</dependencies></dependencyManagement><dependencies>
+<dependency><groupId>org.x</groupId><artifactId>y</artifactId></dependency>
+<dependency><groupId>org.x</groupId><artifactId>own</artifactId><version>${project.version}</version></dependency>
+<dependency><groupId>org.x</groupId><artifactId>p</artifactId><version>${project.parent.version}</version></dependency>
+<dependency><groupId>org.x</groupId><artifactId>z</artifactId><version>${gone}</version></dependency>
+</dependencies></project>"""
+_GRADLE = """
+jar { include '**/*.x' }  // implementation 'dead:one:1'
+dependencies {
+    implementation group: 'a', name: 'b', version: '1'
+    debugImplementation "c:d:2"
+    /* api 'dead:two:1'
+    api 'dead:three:1' */
+    api 'e:f'
+    testImplementation(enforcedPlatform('g:h:3:sources@jar')) { exclude group: 'k' }
+    annotationProcessor 'i:j:4'  /* */
+}
+"""
 CASES = [
     ("pyproject.toml", '[project]\ndependencies = ["httpx>=0.27", "rich"]\n[dependency-groups]\ndev = ["ruff"]\n', {"httpx": ">=0.27", "rich": "", "ruff": ""}),  # noqa: E501
     ("requirements.txt", "# x\nflask==3.0 ; python_version > '3'\n-r other.txt\nurllib3[socks]>=2\n", {"flask": "==3.0", "urllib3": ">=2"}),  # noqa: E501
@@ -31,23 +52,42 @@ CASES = [
     ("App.csproj", '<Project><ItemGroup><PackageReference Include="Serilog" Version="3.1" /></ItemGroup></Project>', {"Serilog": "3.1"}),  # noqa: E501
     ("pubspec.yaml", "dependencies:\n  http: ^1.2.0\n", {"http": "^1.2.0"}),
     ("mix.exs", 'defp deps do\n    [{:phoenix, "~> 1.7"}]\n  end\n', {"phoenix": "~> 1.7"}),
+    ("requirements.txt", "flask==3.0 \\\n    --hash=sha256:00ff --hash=sha256:11ee\n", {"flask": "==3.0"}),
+    ("pom.xml", _MANAGED_POM, {"org.x:y": "4.4", "org.x:own": "1.5", "org.x:p": "3.2", "org.x:z": "${gone}"}),
+    ("build.gradle", _GRADLE, {"a:b": "1", "c:d": "2", "e:f": "", "g:h": "3", "i:j": "4"}),
+    ("build.gradle.kts", 'implementation(platform("a:b:1"))\napi(group = "c", name = "d")\n', {"a:b": "1", "c:d": ""}),
+    ("Gemfile", "gem 'rails', '~> 7.0', '>= 7.0.4' # gem 'x'\n# gem 'dead'\n", {"rails": "~> 7.0, >= 7.0.4"}),
+    ("Directory.Packages.props", '<Project><ItemGroup><PackageVersion Include="A" Version="7" /></ItemGroup></Project>', {"A": "7"}),  # noqa: E501
+    ("mix.exs", 'def deps do\n    [\n # {:dead, "1"},\n {:b, "~> 2", path: "#x"}]\n  end\n', {"b": "~> 2"}),
     ("Package.swift", '.package(url: "https://example.invalid/a/NIO.git", from: "2.0.0")', {"NIO": 'from: "2.0.0"'}),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "text", "expected"), CASES, ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(("name", "text", "expected"), CASES, ids=[f"{case[0]}{n}" for n, case in enumerate(CASES)])
 def test_each_manifest_is_read(name: str, text: str, expected: dict[str, str]) -> None:
     """A manifest's dependencies were missing or had wrong versions."""
     assert {row.name: row.version for row in dependencies(name, text.encode())} == expected
 
 
-@pytest.mark.parametrize("name", [case[0] for case in CASES])
+@pytest.mark.parametrize("name", sorted({case[0] for case in CASES}))
 @pytest.mark.parametrize(
     "text", ["", "{", "[[[", "\0", '{"dependencies": 3}', "[project]\ndependencies = 3\n", "- a\n- b\n"]
 )
 def test_a_broken_manifest_gives_nothing(name: str, text: str) -> None:
     """One broken manifest failed the whole context."""
     assert isinstance(dependencies(name, text.encode()), list)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "scopes"),
+    [
+        ("Gemfile", "gem 'a', group: :test\ngroup :development do\n gem 'b'\nend\ngem 'c'\n", "dev dev runtime"),
+        ("build.gradle", "testFixturesApi 'a:b:1'\nandroidTestImplementation 'a:c'\napi 'a:d'\n", "dev dev runtime"),
+    ],
+)
+def test_what_only_tests_need_is_told_apart(name: str, text: str, scopes: str) -> None:
+    """A tool of the tests looked like something that the product is shipped with."""
+    assert [row.scope for row in dependencies(name, text.encode())] == scopes.split()
 
 
 def test_xml_entities_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -10,9 +11,12 @@ from typing import Any
 
 import pytest
 
+from orchestrator.context.library import Library
+from orchestrator.context.models import BuildOrder
 from orchestrator.context.project import ProjectState
 from tests.support.context import document, new_library, order
-from tests.support.repo import PYTHON_FILES, commit_all, git, sample_repository, write_files
+from tests.support.repo import PYTHON_FILES, commit_all, git, repository, sample_repository, write_files
+from tests.support.waiting import until
 
 
 def _modify(root: Path) -> set[str]:
@@ -141,6 +145,97 @@ def test_a_commit_between_two_looks_is_noticed(root: Path) -> None:
     changed = _modify(root)
     head = commit_all(root, "Spend the money of an account")
     assert f'"head":"{head}"'.encode() in library.build(asked, changed=changed).body
+
+
+def _is_settled(library: Library, asked: BuildOrder) -> bool:
+    """Whether nothing is to be looked at again; files that had just been written are, once more."""
+    library.build(asked)
+    return library.state(asked.root).is_unchanged()
+
+
+@pytest.mark.parametrize("depth", ["--unshallow", "--deepen=1"])
+def test_history_that_is_fetched_later_is_shown(tmp_path: Path, depth: str) -> None:
+    """The history of a shallow clone stayed short, and its last commit all files', until HEAD moved."""
+    source = repository(tmp_path / "source", {"a.py": "one = 1\n", "b.py": "two = 2\n"}, subject="First account")
+    for number in range(3):
+        write_files(source, {"a.py": f"one = {number}\n"})
+        commit_all(source, f"Account {number}")
+    root = (tmp_path / "clone").resolve()
+    git(tmp_path, "clone", "-q", "--depth", "1", source.as_uri(), str(root))
+    library, asked = new_library(tmp_path / "kept"), order(root, "account")
+    before = library.build(asked)
+    state = library.state(asked.root)
+    until(lambda: _is_settled(library, asked))
+    assert [commit.files for commit in state.history] == [("a.py", "b.py")]
+    git(root, "fetch", "-q", depth)
+    assert not state.is_unchanged()
+    after = library.build(asked, known_generation=before.generation)
+    assert after.body == new_library().build(asked).body
+    assert len(state.history) == (4 if depth == "--unshallow" else 2)
+    assert state.history[0].files == ("a.py",)
+
+
+def test_a_shallow_history_is_not_kept_for_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone that was completed while no sidecar ran kept the short history."""
+    monkeypatch.setattr("orchestrator.context.project._SAVED_FILES", 1)
+    source = repository(tmp_path / "source", {"a.py": "one = 1\n"})
+    commit_all(source, "Account")
+    root = (tmp_path / "clone").resolve()
+    git(tmp_path, "clone", "-q", "--depth", "1", source.as_uri(), str(root))
+    asked = order(root, "account")
+    library = new_library(tmp_path / "kept")
+    library.build(asked)
+    library.save(asked.root)
+    git(root, "fetch", "-q", "--unshallow")
+    later = new_library(tmp_path / "kept")
+    assert later.is_known(asked.root)
+    later.build(asked)
+    assert len(later.state(asked.root).history) == 2
+
+
+@pytest.mark.parametrize("place", ["worktree", "subdirectory"])
+@pytest.mark.parametrize("change", ["commit", "stage", "branch", "exclude"])
+def test_what_git_is_told_outside_of_the_project_is_noticed(tmp_path: Path, place: str, change: str) -> None:
+    """A commit in a linked work tree, or in the repository above the project, was never shown: no watch sees it."""
+    top = sample_repository(tmp_path / "r")
+    root = top / "ledger"
+    if place == "worktree":
+        root = (tmp_path / "linked").resolve()
+        git(top, "worktree", "add", "-q", "-b", "other", str(root))
+    write_files(root, {"money.py": "account = 1\n"})
+    library, asked = new_library(), order(root, "account")
+    library.build(asked)
+    state = library.state(asked.root)
+    until(lambda: _is_settled(library, asked))
+    if change == "commit":
+        commit_all(root, "Account")
+    elif change == "stage":
+        git(root, "add", "money.py")
+    elif change == "branch":
+        git(root, "checkout", "-q", "-b", "new/one")
+    else:
+        write_files(root, {"new.py": "account = 1\n"})
+        library.build(asked)
+        write_files(top, {".git/info/exclude": "new.py\n"})
+    assert not state.is_unchanged()
+    assert library.build(asked).body == new_library().build(asked).body
+    until(lambda: _is_settled(library, asked))
+
+
+def test_a_commit_elsewhere_and_a_changed_file_are_both_seen(tmp_path: Path) -> None:
+    """The look at one changed file took what git had been told outside of the project for seen."""
+    top = sample_repository(tmp_path / "r")
+    root = top / "ledger"
+    write_files(root, {"accounts.py": "account = 1\n", "money.py": "account = 1\n"})
+    library, asked = new_library(), order(root, "account")
+    library.build(asked)
+    git(top, "checkout", "HEAD", "--", "ledger/money.py")
+    git(top, "rm", "-q", "--cached", "ledger/money.py")
+    write_files(root, {"accounts.py": "account = 2\n"})
+    bodies = (library.build(asked, changed={"accounts.py"}).body, new_library().build(asked).body)
+    some, everything = (json.loads(body)["context"]["git_context"] for body in bodies)
+    assert some == everything
+    assert ("money.py", "untracked") in {(change["path"], change["status"]) for change in some["uncommitted_changes"]}
 
 
 def test_what_git_tracks_is_asked_again_when_its_index_changed(root: Path) -> None:
