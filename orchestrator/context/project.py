@@ -17,12 +17,13 @@ from orchestrator.context.chronicle import Chronicle
 from orchestrator.context.digest import LARGEST_BYTES, Digest, Task, digest
 from orchestrator.context.division import Division
 from orchestrator.context.git import GitFailed, Repository
+from orchestrator.context.globs import compile_globs
 from orchestrator.context.history import COMMITS, WorkTree, commits, diffs, remote, work_tree
 from orchestrator.context.index import Index
 from orchestrator.context.models import Change, Commit, FileFacts, Stamp
 from orchestrator.context.persist import encode, index_copy, load
 from orchestrator.context.reading import Reader, reading
-from orchestrator.context.scan import Listing, Tracked, list_files
+from orchestrator.context.scan import Listing, Tracked, list_files, tracked
 from orchestrator.context.secrets import is_secret_file
 from orchestrator.context.words import Splitter
 
@@ -98,13 +99,21 @@ class ProjectState:
         Raises FileNotFoundError when the root is gone.
         """
         self._open_repository()
+        division = division or Division(None, self.root)
         with reading(self.root) as reader, ThreadPoolExecutor(1, thread_name_prefix="git") as aside:
             # git works in processes of its own, while files are compared and indexed here
+            named = aside.submit(self._named) if not self.files else None
             listed = aside.submit(self._list)
-            stamps = {path: reader.stamp(path) for path in self.files}
+            history = aside.submit(lambda: self._commits(listed.result().tree))
+            has_changed = False
+            if named is None:
+                stamps = {path: reader.stamp(path) for path in self.files}
+            else:
+                # to tell what is tracked takes git a moment, to tell what has changed may take as long as reading it
+                has_changed = self._update_files(reader, named.result(), {}, division)
+                stamps = {path: facts.stamp for path, facts in self.files.items()}
             listing = listed.result()
-            history = aside.submit(self._commits, listing.tree)
-            has_changed = self._update_files(reader, listing.paths, stamps, division or Division(None, self.root))
+            has_changed |= self._update_files(reader, listing.paths, stamps, division)
             has_changed |= self._update_history(listing.tree, history.result())
         self._tracked = listing.tracked
         problems = tuple(dict.fromkeys((*self._repository_problems, *listing.problems)))
@@ -135,6 +144,16 @@ class ProjectState:
         if has_changed or self.generation == 0:
             self.generation = max(self.generation, self._begin) + 1
         return has_changed
+
+    def _named(self) -> list[str]:
+        """The paths that git tracks, for a first look: what else belongs to the project is told by ``_list``."""
+        try:
+            self._tracked = tracked(self._repository, self._tracked) if self._repository is not None else None
+        except GitFailed:
+            return []  # it fails ``_list`` too, which says so
+        exclude = compile_globs(self.limits.exclude + choice_of(self.root).exclude)
+        paths = self._tracked.files if self._tracked is not None else []
+        return [path for path in paths if exclude is None or not exclude.match(path)]
 
     def _list(self) -> Listing:
         own = choice_of(self.root)
@@ -264,11 +283,9 @@ class ProjectState:
 
     def _take(self, task: Task, found: Digest, old: FileFacts | None) -> FileFacts:
         """Facts of a file that was read; its document is kept when the content is the same."""
-        facts = FileFacts(
-            task.path, found.stamp, found.kind, found.language, found.checksum, -1, found.lines, found.is_text
-        )
+        facts = FileFacts(task.path, found.stamp, found.kind, found.language, found.checksum, -1, found.is_text)
         if found.is_same and old is not None:
-            facts.kind, facts.document, facts.lines, facts.is_text = old.kind, old.document, old.lines, old.is_text
+            facts.kind, facts.document, facts.is_text = old.kind, old.document, old.is_text
         elif found.counted is not None:
             if self.index.is_full:
                 self.index.absorb(self.index.waiting)
