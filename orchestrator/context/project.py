@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -17,6 +18,7 @@ from orchestrator.context.chronicle import Chronicle
 from orchestrator.context.digest import LARGEST_BYTES, Digest, Task, digest
 from orchestrator.context.division import Division
 from orchestrator.context.git import GitFailed, Repository
+from orchestrator.context.gitsettings import SettingsCache
 from orchestrator.context.globs import compile_globs
 from orchestrator.context.history import COMMITS, WorkTree, commits, diffs, remote, work_tree
 from orchestrator.context.index import Index
@@ -32,6 +34,8 @@ _SAVED_FILES = 200
 _SAVE_S = 60.0
 #: So few new documents are taken apart before the answer; more wait until after it (``absorb``).
 _ABSORBED_AT_ONCE = 50
+#: Starting git takes no longer (seconds), unless it cannot be started.
+_START_S = 0.02
 
 
 #: Files that say what belongs to the project, and how git sees it.
@@ -79,6 +83,8 @@ class ProjectState:
         # or ended with its process, is taken for something made of this one.
         self._begin = time.monotonic_ns()
         self.generation = 0
+        #: when the last look at everything began, in monotonic seconds
+        self.looked_at = -math.inf
         self.layout = self._begin
         #: parts of answers that are the same for all of a generation or layout, with its number; the renderer's
         self.rendered: dict[str, tuple[int, Any]] = {}
@@ -87,6 +93,7 @@ class ProjectState:
         self._repository: Repository | None = None
         self._change_key: object = None
         self._index_copy = index_copy(state_dir, root) if state_dir else None
+        self._git_settings = SettingsCache()
 
     @property
     def size_bytes(self) -> int:
@@ -98,6 +105,7 @@ class ProjectState:
 
         Raises FileNotFoundError when the root is gone.
         """
+        began = time.monotonic()
         self._open_repository()
         division = division or Division(None, self.root)
         with reading(self.root) as reader, ThreadPoolExecutor(1, thread_name_prefix="git") as aside:
@@ -107,6 +115,9 @@ class ProjectState:
             history = aside.submit(lambda: self._commits(listed.result().tree))
             has_changed = False
             if named is None:
+                if self._repository is not None:
+                    # a thread that goes from one short call to the next would hardly let another one start git
+                    self._repository.is_asked.wait(_START_S)
                 stamps = {path: reader.stamp(path) for path in self.files}
             else:
                 # to tell what is tracked takes git a moment, to tell what has changed may take as long as reading it
@@ -119,6 +130,7 @@ class ProjectState:
         problems = tuple(dict.fromkeys((*self._repository_problems, *listing.problems)))
         has_changed |= problems != self.problems
         self.problems = problems
+        self.looked_at = began
         return self._refreshed(has_changed)
 
     def refresh_some(self, paths: Collection[str], division: Division | None = None) -> bool:
@@ -227,7 +239,9 @@ class ProjectState:
     def _open_repository(self) -> None:
         self._repository_problems: tuple[str, ...] = ()
         try:
-            self._repository = Repository(self.root, self.limits.git_timeout_s, index_copy=self._index_copy)
+            self._repository = Repository(
+                self.root, self.limits.git_timeout_s, index_copy=self._index_copy, settings=self._git_settings
+            )
         except GitFailed as error:
             self._repository = None
             if error.reason != "not_a_repository":
@@ -314,6 +328,7 @@ class ProjectState:
         has_changed = tree != self.tree
         if tree is None or self._repository is None:
             self.tree, self.changes, self.history, self.remote = None, (), [], None
+            self.chronicle.update([])
             return has_changed
         if self.tree is None or tree.head != self.tree.head:
             self.history = history
