@@ -110,7 +110,7 @@ class ProjectState:
         division = division or Division(None, self.root)
         with reading(self.root) as reader, ThreadPoolExecutor(1, thread_name_prefix="git") as aside:
             # git works in processes of its own, while files are compared and indexed here
-            named = aside.submit(self._named) if not self.files else None
+            named = aside.submit(self._named) if not (self.files or self.generation) else None
             listed = aside.submit(self._list)
             history = aside.submit(lambda: self._commits(listed.result().tree))
             has_changed = False
