@@ -82,7 +82,13 @@ def read_once(root: str) -> int:
 def order_for(root: str, task: str, role: str = "python-specialist") -> BuildOrder:
     """A build of 100 kB."""
     return BuildOrder(
-        project_id="bench", root=root, issue_id="bench", role=Role(agent_type=role), task=task, max_bytes=100_000
+        project_id="bench",
+        root=root,
+        issue_id="bench",
+        role=Role(agent_type=role),
+        task=task,
+        max_bytes=100_000,
+        now=time.time(),
     )
 
 

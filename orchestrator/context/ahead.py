@@ -67,7 +67,7 @@ def open_ahead(
                 return
             for facts, found in zip(asked.popleft(), decode(payload), strict=True):
                 if found is not None:
-                    yield facts, view_of(Lines(found[0]), found[1])
+                    yield facts, view_of(Lines(found[0]), *found[1:])
 
 
 def _wish(root: str, portion: list[FileFacts]) -> OpenFiles:

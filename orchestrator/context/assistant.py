@@ -16,6 +16,7 @@ from orchestrator.context.models import Stamp
 from orchestrator.context.outline import Block
 from orchestrator.context.reading import Reader, Refused, reading
 from orchestrator.context.secrets import redact
+from orchestrator.context.words import vocabulary
 
 
 class ReadFiles(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -39,8 +40,9 @@ class OpenFiles(msgspec.Struct, frozen=True, array_like=True, tag=2):
 _LEAST_PRIORITY = 19
 #: The digests in the order that was asked for.
 FilesRead = list[Digest]
-#: In the order that was asked for: text and blocks, or None where the file cannot be shown as it was indexed.
-FilesOpened = list[tuple[bytes, list[Block]] | None]
+#: In the order that was asked for: text, blocks and vocabulary, or None where the file cannot be shown as it was
+#: indexed.
+FilesOpened = list[tuple[bytes, list[Block], bytes] | None]
 
 
 def tasks_to_send(root: str, tasks: list[Task], words: Sequence[str] | None = None) -> ReadFiles:
@@ -54,7 +56,10 @@ def open_file(reader: Reader, path: str, checksum: str, language: str) -> View:
     content = reader.read(path, LARGEST_BYTES)
     if content.checksum != checksum:
         raise Refused("changing")
-    return open_view(redact(content.data.decode("utf-8", "replace")).encode(), language)
+    text = content.data.decode("utf-8", "replace")
+    words = vocabulary(content.data.lower()) if content.data.isascii() else None
+    shown = redact(text, words)
+    return open_view(shown.encode(), language, words if shown is text else None)
 
 
 def serve(connection: socket.socket) -> None:
@@ -84,5 +89,5 @@ def _opened(wish: OpenFiles) -> FilesOpened:
             except Refused:
                 found.append(None)
             else:
-                found.append((view.lines.data, list(view.blocks)))
+                found.append((view.lines.data, list(view.blocks), view.words))
     return found

@@ -16,7 +16,7 @@ from operator import mul
 import msgspec
 
 from orchestrator.context.excerpts import View
-from orchestrator.context.rank import Ranked
+from orchestrator.context.ranking import Ranked, Ranking
 
 Ranges = tuple[tuple[int, int], ...]
 #: An opened file with the scores of its blocks, or why it cannot be shown.
@@ -64,7 +64,7 @@ _CRUMB = 64
 
 
 def select(
-    ranked: Sequence[Ranked],
+    ranked: Ranking,
     candidates: Mapping[str, Candidate],
     budget: int,
     open_file: Callable[[Ranked], View | str],
@@ -77,7 +77,8 @@ def select(
     reason why it cannot be shown. ``tier_of``: a file's tier; a lower one is filled before a higher one gets what is
     left.
     """
-    competing = {n: candidates[item.facts.path] for n, item in enumerate(ranked) if item.facts.path in candidates}
+    paths = ranked.paths()
+    competing = {number: candidates[path] for number, path in enumerate(paths) if path in candidates}
     views = {n: entry for n, entry in competing.items() if not isinstance(entry, str)}
     refused = {n: entry for n, entry in competing.items() if isinstance(entry, str)}
     tiers = {n: tier_of(ranked[n]) for n in views}
@@ -95,9 +96,7 @@ def select(
             if left < _CRUMB:
                 break
             left = _whole(ranked, number, left, open_file, chosen, refused)
-    omitted = [
-        (item.facts.path, refused.get(number, "budget")) for number, item in enumerate(ranked) if number not in chosen
-    ]
+    omitted = [(path, refused.get(number, "budget")) for number, path in enumerate(paths) if number not in chosen]
     is_cut = any(pick.ranges is not None for pick in chosen.values())
     return Selection(
         [msgspec.structs.replace(chosen[number], tier=tiers[number]) for number in sorted(chosen)],

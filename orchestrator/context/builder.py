@@ -81,17 +81,18 @@ class Builder:
         is still being built has nobody left to read it."""
         pools = {name: ThreadPoolExecutor(count, thread_name_prefix=name) for name, count in _THREADS.items()}
         while (payload := receive(self._connection)) is not None:
+            asked_at = time.monotonic()
             ask = decode_ask(payload)
             is_first = ask.what in _LOOKING and self._library.is_new(ask.root)
             pool = "glance" if ask.what == "glance" else "first" if is_first else "known"
-            start = partial(self._start, pools, ask)
+            start = partial(self._start, pools, ask, asked_at)
             if pool != "first" or not self._is_behind(ask.root, start):
                 start(pool)
         self._forks.close()
         os._exit(0)
 
-    def _start(self, pools: dict[str, ThreadPoolExecutor], ask: Ask, pool: str) -> None:
-        answered = pools[pool].submit(self._answer, ask)
+    def _start(self, pools: dict[str, ThreadPoolExecutor], ask: Ask, asked_at: float, pool: str) -> None:
+        answered = pools[pool].submit(self._answer, ask, asked_at)
         if ask.what in ("build", "warm"):
             for name, work in (("behind", self._finish), ("ahead", self._library.open_ahead)):
                 answered.add_done_callback(partial(_submit, pools[name], work, ask.root))
@@ -114,9 +115,9 @@ class Builder:
         for start in waiting:
             start("known")
 
-    def _answer(self, ask: Ask) -> None:
+    def _answer(self, ask: Ask, asked_at: float) -> None:
         try:
-            told = self._handle(ask)
+            told = self._handle(ask, asked_at)
         except OSError as error:
             told = Told(number=ask.number, error=f"{error.strerror or error}: {ask.root}")
         except Exception as error:  # noqa: BLE001 - the edge of a request: the caller is told, the builder lives
@@ -139,9 +140,9 @@ class Builder:
             except OSError:
                 os._exit(0)
 
-    def _handle(self, ask: Ask) -> Told:
+    def _handle(self, ask: Ask, asked_at: float) -> Told:
         if ask.what == "build":
-            return self._build(ask)
+            return self._build(ask, asked_at)
         if ask.what == "glance":
             return self._glance(ask)
         if ask.what == "warm":
@@ -162,11 +163,14 @@ class Builder:
             return Told(number=ask.number)
         return Told(number=ask.number, data=self._library.stats())
 
-    def _build(self, ask: Ask) -> Told:
+    def _build(self, ask: Ask, asked_at: float) -> Told:
         order = ask.order
         assert order is not None
         epoch, answer = self._look(
-            ask.root, lambda new: self._library.build(order, changed=new, known_generation=ask.known_generation)
+            ask.root,
+            lambda new: self._library.build(
+                order, changed=new, known_generation=ask.known_generation, asked_at=asked_at
+            ),
         )
         return Told(
             number=ask.number,

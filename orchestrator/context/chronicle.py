@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import takewhile
 
 from orchestrator.context.index import Postings
 from orchestrator.context.models import Commit
@@ -30,6 +31,7 @@ class Chronicle:
         self.commits: list[Commit] = []
         self.by_file: dict[str, list[int]] = {}
         self.newest: str | None = None
+        self._by_time: list[Commit] = []
 
     def update(self, history: list[Commit]) -> None:
         """Take in ``history`` (newest first); what is known already is not read again."""
@@ -45,9 +47,14 @@ class Chronicle:
         for commit in reversed(history[:count]):
             self._append(commit)
         self.newest = history[0].hash
+        self._by_time = sorted(self.commits, key=lambda commit: commit.timestamp, reverse=True)
         lengths = self._messages.lengths
         average = max(1.0, self._messages.total / len(lengths))
         self._norms = [1.2 * (0.5 + 0.5 * length / average) for length in lengths]
+
+    def since(self, time: float) -> Iterator[Commit]:
+        """The commits after ``time`` (seconds since the epoch), newest first."""
+        return takewhile(lambda commit: commit.timestamp > time, self._by_time)
 
     def _ends_with(self, history: list[Commit]) -> bool:
         """Whether the newest known commits are these (newest first)."""

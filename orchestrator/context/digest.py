@@ -43,7 +43,6 @@ class Digest(msgspec.Struct, array_like=True):
     kind: str
     language: str
     checksum: str = ""
-    lines: int = 0
     is_text: bool = True
     is_same: bool = False
     counted: Counted | None = None
@@ -81,11 +80,9 @@ def _look(found: Digest, path: str, data: bytes, words: Sequence[str] | None) ->
     if kinds.is_lfs_pointer(data):
         found.kind = "lfs"
         return
-    ends = data.count(b"\n")
-    is_minified = kinds.is_minified(len(data), ends)
+    is_minified = kinds.is_minified(data)
     if found.kind in _SETTINGS_OR_CODE and (is_minified or kinds.is_generated(data[:1000])):
         found.kind = "generated"
-    found.lines = ends + (not data.endswith(b"\n") if data else 0)
     if is_secret_file(path):
         return
     searched = data if found.kind not in _NAMES_ONLY and not is_minified else b""

@@ -32,7 +32,8 @@ _PATH_WEIGHT = 16
 #: Less is done faster alone than shared: forking and sending take some milliseconds.
 _LEAST_BYTES = 1 << 20
 _LEAST_VIEWS = 8
-_VIEWS_A_PORTION = 4
+#: A portion of files to open: so many bytes, as opening takes much longer than reading.
+_VIEW_BYTES = 24 << 10
 #: An assistant that gave no answer for so long (seconds) is given up, and its share done here.
 _PATIENCE_S = 30.0
 #: Portions that an assistant has at a time, so that it need not wait for the next.
@@ -92,7 +93,11 @@ class Division:
         there are few or no assistants, is missing: starting them for this alone gains nothing on a busy machine."""
         if len(files) < _LEAST_VIEWS or not self._colleagues:
             return
-        portions = [files[at : at + _VIEWS_A_PORTION] for at in range(0, len(files), _VIEWS_A_PORTION)]
+        portions: list[list[FileFacts]] = [[]]
+        for facts in files:
+            if sum(other.stamp.size for other in portions[-1]) >= _VIEW_BYTES:
+                portions.append([])
+            portions[-1].append(facts)
         with reading(self._root) as reader:
             for portion, colleague, payload in self._shared(portions, self._to_open, is_large=True):
                 if colleague is None:
@@ -102,7 +107,7 @@ class Division:
                     continue
                 for facts, found in zip(portion, self._decode_opened(payload), strict=True):
                     if found is not None:
-                        yield facts, view_of(Lines(found[0]), found[1])
+                        yield facts, view_of(Lines(found[0]), *found[1:])
 
     def _to_open(self, portion: Sequence[FileFacts]) -> OpenFiles:
         files = [(os.fsencode(facts.path), facts.checksum, facts.language) for facts in portion]
@@ -119,12 +124,11 @@ class Division:
             for colleague in team:
                 while left and len(colleague.portions) < _AHEAD:
                     self._give(colleague, left.pop(), wish)
-            if left:
-                yield left.popleft(), None, b""
             busy = [colleague for colleague in team if colleague.portions]
-            if not busy:
-                continue
             ready = _readable([colleague.connection for colleague in busy], 0.0 if left else _PATIENCE_S)
+            if left and not ready:  # who has answered gets its next portion first
+                yield left.popleft(), None, b""
+                continue
             for colleague in busy:
                 payload = receive(colleague.connection) if colleague.connection in ready else None
                 if payload is not None:

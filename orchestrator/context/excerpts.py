@@ -16,7 +16,7 @@ from orchestrator.context.index import Index
 from orchestrator.context.models import FileFacts
 from orchestrator.context.outline import Block, Lines, blocks, definitions
 from orchestrator.context.query import Query
-from orchestrator.context.words import raw_identifiers
+from orchestrator.context.words import vocabulary
 
 
 class View(msgspec.Struct, frozen=True):
@@ -24,7 +24,7 @@ class View(msgspec.Struct, frozen=True):
 
     Attributes:
         starts: the offsets in the text at which the blocks begin; ``sizes`` are their bytes.
-        words: the identifiers of the text in lower case, each once, a line each.
+        words: the text's vocabulary.
         titles: the blocks' names in lower case, a line each; ``title_starts`` are the offsets of these lines.
         matches: by term the blocks that have it and what it is worth there, as far as somebody asked.
     """
@@ -60,21 +60,22 @@ class View(msgspec.Struct, frozen=True):
         )
 
 
-def open_view(data: bytes, language: str) -> View:
-    """The view of ``data`` (already redacted)."""
+def open_view(data: bytes, language: str, words: bytes | None = None) -> View:
+    """The view of ``data`` (already redacted); ``words`` is its vocabulary where that is known."""
     lines = Lines(data)
-    return view_of(lines, blocks(lines, definitions(data, language)))
+    divided = blocks(lines, definitions(data, language))
+    return view_of(lines, divided, vocabulary(data.lower()) if words is None else words)
 
 
-def view_of(lines: Lines, divided: Sequence[Block]) -> View:
-    """The view of a text that is divided into blocks already."""
+def view_of(lines: Lines, divided: Sequence[Block], words: bytes) -> View:
+    """The view of a text whose blocks and vocabulary are known."""
     names = [block.name.lower().encode("utf-8", "replace") for block in divided]
     return View(
         lines,
         tuple(divided),
         tuple(lines.start(block.first) for block in divided),
         tuple(block.size for block in divided),
-        b"\n".join(set(raw_identifiers(lines.data.lower()))),
+        words,
         b"\n".join(names),
         tuple(accumulate((len(name) + 1 for name in names[:-1]), initial=0)),
     )

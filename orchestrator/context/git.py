@@ -8,6 +8,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from orchestrator.context.gitindex import IndexCopy, Stamp, index_stamp, stamp_of
+from orchestrator.context.gitsettings import Settings, SettingsCache
 
 #: Keys that make git start programs, or write; overridden on every call.
 _HARMLESS = (
@@ -79,12 +81,19 @@ class Repository:
         timeout_s: longest time of one call, in seconds.
         program: the git binary; None looks it up in PATH.
         index_copy: what git may use, and write, in place of the repository's index; None for nothing.
+        settings: where git's settings are kept for the next time; None for nowhere.
 
     Raises GitFailed when the directory belongs to no repository or git is not installed.
     """
 
     def __init__(
-        self, root: str, timeout_s: float, *, program: str | None = None, index_copy: IndexCopy | None = None
+        self,
+        root: str,
+        timeout_s: float,
+        *,
+        program: str | None = None,
+        index_copy: IndexCopy | None = None,
+        settings: SettingsCache | None = None,
     ) -> None:
         found = program or shutil.which("git")
         self.root = root
@@ -94,7 +103,10 @@ class Repository:
         if found is None:
             raise GitFailed("git_missing", "install git, or put it into PATH")
         self._program = found
-        self._settings: list[tuple[str, str, str]] | None = None
+        self._settings: Settings | None = None
+        self._kept = settings or SettingsCache()
+        #: set when git runs for the first time
+        self.is_asked = threading.Event()
         relative = os.path.relpath(root, self.top)
         #: Prefix of the project's paths in the repository: ``""`` or ``sub/dir/``.
         self.prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
@@ -179,6 +191,7 @@ class Repository:
             )
         except OSError as error:
             raise GitFailed("git_missing", str(error)) from error
+        self.is_asked.set()
         try:
             answer = self._collect(process, limit)
         finally:
@@ -220,19 +233,23 @@ class Repository:
             for part in ("clean=", "smudge=", "process=", "required=false")
         )
 
-    def settings(self) -> list[tuple[str, str, str]]:
-        """``(scope, name, value)`` of git's settings as they are for this repository, asked for once.
+    def settings(self) -> Settings:
+        """``(scope, name, value)`` of git's settings as they are for this repository, the same at each call.
 
         Raises GitFailed, also when there is more than can be read: an unread filter could not be switched off.
         """
         if self._settings is None:
-            listed = self.call(["config", "--list", "--show-scope", "-z"], limit=_SETTINGS_BYTES)
-            if listed.is_cut:
-                raise GitFailed("git_failed", f"the configuration is larger than {_SETTINGS_BYTES} bytes")
-            fields = listed.output.decode("utf-8", "replace").split("\0")
-            entries = [(scope, *entry.partition("\n")) for scope, entry in zip(fields[::2], fields[1::2], strict=False)]
-            self._settings = [(scope, name, value) for scope, name, _, value in entries]
+            names = (os.path.join(self._common_dir(), "config"), os.path.join(self.git_dir, "config"))
+            self._settings = self._kept.get([*names, os.path.join(self.git_dir, "config.worktree")], self._ask_settings)
         return self._settings
+
+    def _ask_settings(self) -> Settings:
+        listed = self.call(["config", "--list", "--show-scope", "-z"], limit=_SETTINGS_BYTES)
+        if listed.is_cut:
+            raise GitFailed("git_failed", f"the configuration is larger than {_SETTINGS_BYTES} bytes")
+        fields = listed.output.decode("utf-8", "replace").split("\0")
+        entries = [(scope, *entry.partition("\n")) for scope, entry in zip(fields[::2], fields[1::2], strict=False)]
+        return [(scope, name, value) for scope, name, _, value in entries]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

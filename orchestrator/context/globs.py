@@ -14,9 +14,14 @@ def compile_globs(globs: Sequence[str]) -> re.Pattern[str] | None:
     A glob without ``/`` (except at its end) matches at any depth, one with ``/`` from the root; a matched
     directory brings all below it; ``**`` spans directories. See gitignore(5).
     """
-    alternatives = [_translate(glob) for glob in globs if glob.strip("/")]
-    if not alternatives:
+    known = [glob for glob in globs if glob.strip("/")]
+    if not known:
         return None
+    # names at any depth share the way to them, else it is gone once for each
+    names = [_named(glob.strip("/"), glob) for glob in known if _is_name(glob)]
+    alternatives = [_translate(glob) for glob in known if not _is_name(glob)]
+    if names:
+        alternatives.append("(?:.*/)?(?:" + "|".join(names) + ")")
     return re.compile("(?:" + "|".join(alternatives) + r")(?:/.*)?\Z", re.IGNORECASE | re.DOTALL)
 
 
@@ -31,8 +36,6 @@ def _translate(glob: str) -> str:
     Of a star, or ``**``, that another one follows the nearest match is as good as any, so of many no other is tried.
     """
     *folders, last = glob.strip("/").split("/")
-    if "/" not in glob.rstrip("/"):
-        folders.insert(0, "**")
     groups = [""]
     for name in folders:
         if name != "**":
@@ -42,7 +45,17 @@ def _translate(glob: str) -> str:
     first, *between = groups
     out = first + "".join(f"(?>(?:.*?/)??{group})" for group in between[:-_FREE])
     out += "".join(f"(?:.*/)?{group}" for group in between[-_FREE:])
-    return out + (".*" if last == "**" else _segment(last)) + "(?=/)" * glob.endswith("/")
+    return out + _named(last, glob)
+
+
+def _is_name(glob: str) -> bool:
+    """Whether a glob is of names at any depth."""
+    return "/" not in glob.rstrip("/")
+
+
+def _named(last: str, glob: str) -> str:
+    """The pattern of the last name of ``glob``."""
+    return (".*" if last == "**" else _segment(last)) + "(?=/)" * glob.endswith("/")
 
 
 def _segment(text: str) -> str:

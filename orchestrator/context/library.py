@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
@@ -24,7 +25,8 @@ from orchestrator.context.persist import path_of, write
 from orchestrator.context.priority import changed_since, tier
 from orchestrator.context.project import Limits, ProjectState
 from orchestrator.context.query import Query, parse
-from orchestrator.context.rank import MOST_RANKED, Evidence, Ranked, Weights, rank, with_passages
+from orchestrator.context.rank import MOST_RANKED, Evidence, Weights, rank, with_passages
+from orchestrator.context.ranking import Ranked, Ranking
 from orchestrator.context.reading import Reader, Refused, reading, shown
 from orchestrator.context.render import render
 from orchestrator.context.roles import Focus, focus_for
@@ -102,17 +104,24 @@ class Library:
             self._ahead.discard(root)
 
     def build(
-        self, order: BuildOrder, *, changed: Collection[str] | None = None, known_generation: int = 0
+        self,
+        order: BuildOrder,
+        *,
+        changed: Collection[str] | None = None,
+        known_generation: int = 0,
+        asked_at: float = math.inf,
     ) -> BuildAnswer:
         """Build one answer. ``changed``: the caller knows that at most these paths changed since the last look.
 
-        When the project is still what it was at ``known_generation``, the answer's body is empty.
+        When the project is still what it was at ``known_generation``, the answer's body is empty. ``asked_at``: the
+        order was there at this time (monotonic seconds), so that a look at everything that began later is its refresh.
 
         Raises OSError when the project's directory cannot be read.
         """
         state = self.state(order.root)
         with state.lock, Division(self._hire, order.root) as division:
-            _refresh(state, None if order.is_refresh else changed, division)
+            is_looked_at = state.looked_at > asked_at
+            _refresh(state, None if order.is_refresh and not is_looked_at else changed, division)
             if known_generation and known_generation == state.generation:
                 return BuildAnswer(body=b"", etag="", generation=state.generation)
             selection = self.choose(state, order, division)
@@ -142,7 +151,7 @@ class Library:
                 candidates[item.facts.path] = (view, scores[place])
             ground = self._ground(state, order, focus)
             ranked = with_passages(ranked, scores, ground.factors, self.weights.passages)
-            changed = changed_since(state.history, (change.path for change in state.changes), order.now)
+            changed = changed_since(state.chronicle, (change.path for change in state.changes), order.now)
             selection = select(
                 ranked,
                 candidates,
@@ -166,7 +175,7 @@ class Library:
         sizes = accumulate(item.facts.stamp.size for item in best)
         return best[: 1 + sum(size < self._breadth * budget for size in sizes)]
 
-    def ranked(self, state: ProjectState, query: Query, focus: Focus, order: BuildOrder) -> list[Ranked]:
+    def ranked(self, state: ProjectState, query: Query, focus: Focus, order: BuildOrder) -> Ranking:
         """All files of the project, best first, without those that the role never gets."""
         evidence = Evidence(
             changed=frozenset(change.path for change in state.changes),

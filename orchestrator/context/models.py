@@ -123,8 +123,7 @@ class FileFacts(msgspec.Struct, array_like=True):
     """What is known of one file of a project.
 
     ``kind`` and ``language`` are of ``orchestrator.context.kinds``; ``document`` is its number in the index
-    (-1: not indexed), ``checksum`` the hexadecimal SHA-256 of all bytes (empty: never read), ``lines`` its
-    number of lines (0 when binary or not read).
+    (-1: not indexed), ``checksum`` the hexadecimal SHA-256 of all bytes (empty: never read).
     """
 
     path: str
@@ -133,7 +132,6 @@ class FileFacts(msgspec.Struct, array_like=True):
     language: str
     checksum: str = ""
     document: int = -1
-    lines: int = 0
     is_text: bool = True
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from orchestrator.context.models import Commit
-from orchestrator.context.rank import Ranked
+from orchestrator.context.chronicle import Chronicle
+from orchestrator.context.ranking import Ranked
 from orchestrator.context.roles import DEMAND
 
 #: A file's tiers, first those that go in first.
@@ -42,7 +42,7 @@ def tier(item: Ranked, changed: Collection[str], *, has_task: bool) -> int:
     return CHANGED if item.facts.path in changed else _KINDS.get(item.facts.kind, REST)
 
 
-def changed_since(history: Iterable[Commit], uncommitted: Iterable[str], now: float) -> frozenset[str]:
+def changed_since(chronicle: Chronicle, uncommitted: Iterable[str], now: float) -> frozenset[str]:
     """Paths with uncommitted changes and those of the commits of the day before ``now`` (seconds since the epoch)."""
-    commits = (commit for commit in history if commit.timestamp > now - _DAY_S and len(commit.files) <= _WIDE)
+    commits = (commit for commit in chronicle.since(now - _DAY_S) if len(commit.files) <= _WIDE)
     return frozenset(uncommitted).union(*(commit.files for commit in commits))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -18,12 +19,14 @@ from orchestrator.context.digest import LARGEST_BYTES, Digest, Task, digest
 from orchestrator.context.division import Division
 from orchestrator.context.git import GitFailed, Repository
 from orchestrator.context.gitindex import Stamp as GitStamp
+from orchestrator.context.gitsettings import SettingsCache
+from orchestrator.context.globs import compile_globs
 from orchestrator.context.history import COMMITS, WorkTree, commits, diffs, remote, work_tree
 from orchestrator.context.index import Index
 from orchestrator.context.models import Change, Commit, FileFacts, Stamp
 from orchestrator.context.persist import encode, index_copy, load
 from orchestrator.context.reading import Reader, reading
-from orchestrator.context.scan import Listing, Tracked, list_files
+from orchestrator.context.scan import Listing, Tracked, list_files, tracked
 from orchestrator.context.secrets import is_secret_file
 from orchestrator.context.words import Splitter
 
@@ -32,6 +35,8 @@ _SAVED_FILES = 200
 _SAVE_S = 60.0
 #: So few new documents are taken apart before the answer; more wait until after it (``absorb``).
 _ABSORBED_AT_ONCE = 50
+#: Starting git takes no longer (seconds), unless it cannot be started.
+_START_S = 0.02
 
 
 #: Files that say what belongs to the project, and how git sees it.
@@ -79,6 +84,8 @@ class ProjectState:
         # or ended with its process, is taken for something made of this one.
         self._begin = time.monotonic_ns()
         self.generation = 0
+        #: when the last look at everything began, in monotonic seconds
+        self.looked_at = -math.inf
         self.layout = self._begin
         #: parts of answers that are the same for all of a generation or layout, with its number; the renderer's
         self.rendered: dict[str, tuple[int, Any]] = {}
@@ -89,6 +96,7 @@ class ProjectState:
         self._git_state: dict[str, GitStamp | None] = {}
         self._history_end: GitStamp | None = None
         self._index_copy = index_copy(state_dir, root) if state_dir else None
+        self._git_settings = SettingsCache()
 
     @property
     def size_bytes(self) -> int:
@@ -100,19 +108,32 @@ class ProjectState:
 
         Raises FileNotFoundError when the root is gone.
         """
+        began = time.monotonic()
         self._open_repository()
+        division = division or Division(None, self.root)
         with reading(self.root) as reader, ThreadPoolExecutor(1, thread_name_prefix="git") as aside:
             # git works in processes of its own, while files are compared and indexed here
+            named = aside.submit(self._named) if not (self.files or self.generation) else None
             listed = aside.submit(self._list)
-            stamps = {path: reader.stamp(path) for path in self.files}
+            history = aside.submit(lambda: self._commits(listed.result().tree))
+            has_changed = False
+            if named is None:
+                if self._repository is not None:
+                    # a thread that goes from one short call to the next would hardly let another one start git
+                    self._repository.is_asked.wait(_START_S)
+                stamps = {path: reader.stamp(path) for path in self.files}
+            else:
+                # to tell what is tracked takes git a moment, to tell what has changed may take as long as reading it
+                has_changed = self._update_files(reader, named.result(), {}, division)
+                stamps = {path: facts.stamp for path, facts in self.files.items()}
             listing = listed.result()
-            history = aside.submit(self._commits, listing.tree)
-            has_changed = self._update_files(reader, listing.paths, stamps, division or Division(None, self.root))
+            has_changed |= self._update_files(reader, listing.paths, stamps, division)
             has_changed |= self._update_history(listing.tree, history.result())
         self._tracked = listing.tracked
         problems = tuple(dict.fromkeys((*self._repository_problems, *listing.problems)))
         has_changed |= problems != self.problems
         self.problems = problems
+        self.looked_at = began
         return self._refreshed(has_changed)
 
     def refresh_some(self, paths: Collection[str], division: Division | None = None) -> bool:
@@ -141,6 +162,16 @@ class ProjectState:
         if has_changed or self.generation == 0:
             self.generation = max(self.generation, self._begin) + 1
         return has_changed
+
+    def _named(self) -> list[str]:
+        """The paths that git tracks, for a first look: what else belongs to the project is told by ``_list``."""
+        try:
+            self._tracked = tracked(self._repository, self._tracked) if self._repository is not None else None
+        except GitFailed:
+            return []  # it fails ``_list`` too, which says so
+        exclude = compile_globs(self.limits.exclude + choice_of(self.root).exclude)
+        paths = self._tracked.files if self._tracked is not None else []
+        return [path for path in paths if exclude is None or not exclude.match(path)]
 
     def _list(self) -> Listing:
         own = choice_of(self.root)
@@ -219,7 +250,9 @@ class ProjectState:
     def _open_repository(self) -> None:
         self._repository_problems: tuple[str, ...] = ()
         try:
-            self._repository = Repository(self.root, self.limits.git_timeout_s, index_copy=self._index_copy)
+            self._repository = Repository(
+                self.root, self.limits.git_timeout_s, index_copy=self._index_copy, settings=self._git_settings
+            )
             self._git_state = self._repository.state()
         except GitFailed as error:
             self._repository, self._git_state = None, {}
@@ -276,11 +309,9 @@ class ProjectState:
 
     def _take(self, task: Task, found: Digest, old: FileFacts | None) -> FileFacts:
         """Facts of a file that was read; its document is kept when the content is the same."""
-        facts = FileFacts(
-            task.path, found.stamp, found.kind, found.language, found.checksum, -1, found.lines, found.is_text
-        )
+        facts = FileFacts(task.path, found.stamp, found.kind, found.language, found.checksum, -1, found.is_text)
         if found.is_same and old is not None:
-            facts.kind, facts.document, facts.lines, facts.is_text = old.kind, old.document, old.lines, old.is_text
+            facts.kind, facts.document, facts.is_text = old.kind, old.document, old.is_text
         elif found.counted is not None:
             if self.index.is_full:
                 self.index.absorb(self.index.waiting)
@@ -315,6 +346,7 @@ class ProjectState:
         has_changed = tree != self.tree
         if tree is None or self._repository is None:
             self.tree, self.changes, self.history, self.remote = None, (), [], None
+            self.chronicle.update([])
             return has_changed
         if self.tree is None or history is not self.history:
             has_changed = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
@@ -45,10 +46,6 @@ LEAST_BYTES = 1 << 20
 _MARK = b'{"partial":true,'
 
 
-class TooSmall(Exception):
-    """The full answer takes no longer than a provisional one."""
-
-
 class Stems(Splitter):
     """Takes identifiers apart, except for ``stems``, which are parts already."""
 
@@ -61,12 +58,8 @@ class Stems(Splitter):
         return (identifier,) if identifier in self._own else super().split(identifier)
 
 
-#: Stands for a path of common length that no task speaks of.
-_ANY_PATH = "zzqa/zzqb/zzqc/zzqd"
-
-
 class Sketch(Index):
-    """The index of a glance: all that it holds is about ``stems``."""
+    """The index of a glance: all that it holds is about ``stems``, which is little enough for no document to wait."""
 
     def __init__(self, stems: frozenset[str]) -> None:
         super().__init__(Stems(stems))
@@ -74,8 +67,24 @@ class Sketch(Index):
 
     def add(self, path: str, counted: Counted) -> int:
         """Take in a document and return its number; a path without the task's words is not taken apart."""
+        document = len(self.alive)
+        self.alive.append(1)
+        body, definitions, names = (self.fields[field] for field in ("body", "definitions", "path"))
+        body.reserve(counted.total)
+        definitions.reserve(0)
+        if counted.identifiers:
+            words = counted.identifiers.decode("utf-8", "surrogatepass").split("\n")
+            body.add(document, dict(zip(self._tokens(words), counted.counts, strict=True)))
         low = path.lower()
-        return super().add(path if any(part in low for part in self._needles) else _ANY_PATH, counted)
+        parts = Counter(self.splitter.words(path)) if [1 for part in self._needles if part in low] else _NO_WORDS
+        names.reserve(parts.total() or _COMMON_WORDS)
+        names.add(document, dict(zip(self._tokens(parts), parts.values(), strict=True)))
+        return document
+
+
+_NO_WORDS: Counter[str] = Counter()
+#: Words of a path of common length.
+_COMMON_WORDS = 4
 
 
 class Glimpse(ProjectState):
@@ -95,23 +104,20 @@ class Glance(Division):
     Args:
         hire, root: as for any division.
         query: the task.
-        least_bytes: a project of fewer bytes is refused.
     """
 
-    def __init__(
-        self, hire: Callable[[], socket.socket] | None, root: str, query: Query, least_bytes: int = LEAST_BYTES
-    ) -> None:
+    def __init__(self, hire: Callable[[], socket.socket] | None, root: str, query: Query) -> None:
         super().__init__(hire, root)
         self._query = query
-        self._least_bytes = least_bytes
+        self._words: list[str] | None = None
 
     def digests(
         self, reader: Reader, tasks: Sequence[Task], words: Sequence[str] | None = None
     ) -> Iterator[tuple[Task, Digest]]:
-        """As for any division; ``words`` are the rarest of the query. Raises TooSmall."""
-        if sum(task.stamp.size for task in tasks) < self._least_bytes:
-            raise TooSmall
-        return super().digests(reader, tasks, words or self._rarest(reader, tasks))
+        """As for any division; ``words`` are the rarest of the query, as the first tasks have them."""
+        if self._words is None and tasks:
+            self._words = self._rarest(reader, tasks)
+        return super().digests(reader, tasks, words or self._words or ())
 
     def _rarest(self, reader: Reader, tasks: Sequence[Task]) -> list[str]:
         """The words of the query that tell most, by their weight and how few files of a sample have them."""
@@ -153,10 +159,9 @@ def glance(
     query = parse(order.task, Splitter())
     library = Library(limits, 0, breadth=_BREADTH)
     state = Glimpse(order.root, limits, query)
-    with Glance(hire, order.root, query, least_bytes) as division:
-        try:
-            state.refresh(division)
-        except TooSmall:
+    with Glance(hire, order.root, query) as division:
+        state.refresh(division)
+        if sum(facts.stamp.size for facts in state.files.values()) < least_bytes:
             return None
         selection = library.choose(state, order, division)
         body, etag = render(order, state, selection, Metadata().describe(state))

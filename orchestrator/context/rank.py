@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import mul
 
 import msgspec
@@ -11,8 +11,8 @@ import msgspec
 from orchestrator.context.chronicle import Chronicle
 from orchestrator.context.ground import Ground
 from orchestrator.context.index import Index
-from orchestrator.context.models import FileFacts
 from orchestrator.context.query import Query
+from orchestrator.context.ranking import SCALE_LIMIT, Ranked, Ranking, Signal
 from orchestrator.context.roles import Focus
 
 
@@ -34,41 +34,6 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
     changed: float = 0.3
     evidence: float = 0.3
     passages: float = 0.4
-
-
-class Ranked(msgspec.Struct, frozen=True):
-    """A file with its score (0 to about 3, comparable within one answer) and each signal's share."""
-
-    facts: FileFacts
-    score: float
-    parts: Mapping[str, float]
-
-    @property
-    def reason(self) -> str:
-        """The strongest signals in words."""
-        strongest = sorted(self.parts.items(), key=lambda item: -item[1])
-        said = [_SAID[name] for name, share in strongest[:3] if share > 0.02 and name in _SAID]
-        return "; ".join(said) or "of the kind that the role works on"
-
-
-_SAID = {
-    "body": "its text matches the task",
-    "path": "its path matches the task",
-    "definitions": "it defines names of the task",
-    "names": "it defines what the task names",
-    "mention": "the task names the file",
-    "scope": "in the part that the task names",
-    "votes": "past commits like the task changed it",
-    "recency": "changed recently",
-    "activity": "changes often",
-    "changed": "has uncommitted changes",
-    "passages": "its best passage matches the task",
-    "evidence": "earlier agents named it",
-    "required": "the role requires it",
-    "included": "the role's globs choose it",
-    "entry": "an entry point",
-    "large": "one of the largest source files",
-}
 
 
 def bm25(index: Index, field: str, terms: Mapping[str, float], *, k1: float = 1.2, b: float = 0.75) -> dict[int, float]:
@@ -108,52 +73,6 @@ _ALONE = 19.0
 MOST_RANKED = 2000
 
 
-class Signal(msgspec.Struct, frozen=True):
-    """One signal of a ranking: ``weight`` times ``scale`` times a value, where value and scale give at most 1.5."""
-
-    name: str
-    weight: float
-    scale: float
-    values: Mapping[int, float]
-
-    def share(self, document: int) -> float:
-        """What this adds to the score of ``document``."""
-        value = self.values.get(document, 0.0)
-        return self.weight * min(value * self.scale, _SCALE_LIMIT) if value else 0.0
-
-
-class Shares(Mapping[str, float]):
-    """By name each signal's share in a document's score, put together when somebody looks."""
-
-    __slots__ = ("_document", "_ground", "_known", "_signals")
-
-    def __init__(self, document: int, signals: Sequence[Signal], ground: Ground) -> None:
-        self._document = document
-        self._signals = signals
-        self._ground = ground
-        self._known: dict[str, float] | None = None
-
-    def _all(self) -> dict[str, float]:
-        if self._known is None:
-            document, once = self._document, self._ground.terrain.once
-            shares = {signal.name: signal.share(document) for signal in self._signals if document in signal.values}
-            if document in once and "activity" in shares:
-                # what a single commit brought has a history, yet nobody would say that it changes often
-                shares["history"] = shares.pop("activity")
-            shares.update(self._ground.shares.get(document, {}))
-            self._known = {name: share for name, share in shares.items() if share}
-        return self._known
-
-    def __getitem__(self, name: str) -> float:
-        return self._all()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        return len(self._all())
-
-
 def rank(
     index: Index,
     ground: Ground,
@@ -162,7 +81,7 @@ def rank(
     focus: Focus,
     evidence: Evidence,
     weights: Weights,
-) -> list[Ranked]:
+) -> Ranking:
     """The best 2,000 files, best first; ties by path."""
     always = _signals({"recency": ground.terrain.recency, "activity": ground.terrain.activity}, ground, weights, focus)
     asked = _signals(_evidence(index, ground, chronicle, query, evidence), ground, weights, focus)
@@ -170,8 +89,7 @@ def rank(
     _add(sums, asked)
     scores = list(map(mul, sums, ground.factors))
     best = sorted(ground.ordered, key=scores.__getitem__, reverse=True)[:MOST_RANKED]  # stable, so ties stay by path
-    files, signals = ground.terrain.files, (*asked, *always)
-    return [Ranked(files[document], scores[document], Shares(document, signals, ground)) for document in best]
+    return Ranking(best, scores, (*asked, *always), ground)
 
 
 def _base(ground: Ground, always: Sequence[Signal], *, is_alone: bool) -> list[float]:
@@ -187,7 +105,7 @@ def _base(ground: Ground, always: Sequence[Signal], *, is_alone: bool) -> list[f
 
 def _add(sums: list[float], signals: Sequence[Signal]) -> None:
     for signal in signals:
-        most, weight = signal.weight * _SCALE_LIMIT, signal.weight * signal.scale
+        most, weight = signal.weight * SCALE_LIMIT, signal.weight * signal.scale
         for document, value in signal.values.items():
             share = weight * value
             sums[document] += share if share < most else most
@@ -216,8 +134,8 @@ def _weight(name: str, weights: Weights, focus: Focus) -> float:
 
 
 def with_passages(
-    ranked: list[Ranked], scores: Mapping[int, list[float]], factors: Sequence[float], weight: float
-) -> list[Ranked]:
+    ranked: Ranking, scores: Mapping[int, list[float]], factors: Sequence[float], weight: float
+) -> Ranking:
     """``ranked`` again, best first, where the files at the places in ``scores`` (block scores by place) also get
     credit for their best passage: a large file is judged by where it speaks of the task. ``factors``: by document how
     much its kind counts."""
@@ -231,12 +149,12 @@ def with_passages(
     best = ranked[:last]  # credit lifts none of them below what comes after
     for place, peak in peaks.items():
         item = ranked[place]
-        share = weight * min(peak / most, _SCALE_LIMIT)
+        share = weight * min(peak / most, SCALE_LIMIT)
         if share:
             parts = {**item.parts, "passages": share}
             best[place] = Ranked(item.facts, item.score + share * priors[place], parts)
     best.sort(key=_order)
-    return best + ranked[last:]
+    return ranked.led_by(best)
 
 
 def _order(item: Ranked) -> tuple[float, str]:
@@ -264,7 +182,6 @@ def _evidence(
 
 #: Signals that are shares already; the others are scaled.
 _ABSOLUTE = frozenset(("mention", "scope", "recency", "changed", "evidence"))
-_SCALE_LIMIT = 1.5
 
 
 def _defined(index: Index, query: Query) -> dict[int, float]:

@@ -104,14 +104,15 @@ class Reader:
                 raise Refused("not_regular")
             if before.st_nlink > 1 and before.st_uid != self._owner:
                 raise Refused("foreign_link")
+            stamp = stamp_of(before)
             for _ in range(_ATTEMPTS):
-                if before.st_size > limit:
+                if stamp.size > limit:
                     raise Refused("too_large")
-                data = _read_all(descriptor, before.st_size)
-                after = os.fstat(descriptor)
-                if stamp_of(after) == stamp_of(before) and len(data) == before.st_size:
-                    return Reading(data, hashlib.sha256(data).hexdigest(), stamp_of(before))
-                before = after
+                data = _read_all(descriptor, stamp.size)
+                after = stamp_of(os.fstat(descriptor))
+                if after == stamp and len(data) == stamp.size:
+                    return Reading(data, hashlib.sha256(data).hexdigest(), stamp)
+                stamp = after
         except OSError as error:
             raise Refused("unreadable") from error
         finally:

@@ -73,7 +73,7 @@ def list_files(
     if repository is not None:
         try:
             tree = work_tree(repository)
-            known = _tracked(repository, known)
+            known = tracked(repository, known)
             paths = _with_git(root, repository, tree, known, problems)
             problems += _limits_of(repository)
         except GitFailed as error:
@@ -91,7 +91,7 @@ def list_files(
     return Listing(paths[:MOST_FILES], tree, tuple(problems), known)
 
 
-def _tracked(repository: Repository, known: Tracked | None) -> Tracked:
+def tracked(repository: Repository, known: Tracked | None) -> Tracked:
     """What the index names; ``known`` again when the index is still the same. Raises GitFailed."""
     stamp = repository.index_stamp
     if known is not None and stamp is not None and known.stamp == stamp:
@@ -109,12 +109,12 @@ def _limits_of(repository: Repository) -> list[str]:
 
 
 def _with_git(
-    root: str, repository: Repository, tree: WorkTree, tracked: Tracked, problems: list[str], depth: int = 0
+    root: str, repository: Repository, tree: WorkTree, named: Tracked, problems: list[str], depth: int = 0
 ) -> list[str]:
     """All paths, those of submodules too; what of them cannot be listed is added to ``problems``."""
-    known = dict.fromkeys((*tracked.files, *tree.untracked))
+    known = dict.fromkeys((*named.files, *tree.untracked))
     paths = [path for path in known if path]
-    for submodule in tracked.submodules if depth < _SUBMODULE_DEPTH else ():
+    for submodule in named.submodules if depth < _SUBMODULE_DEPTH else ():
         paths += [f"{submodule}/{path}" for path in _submodule(root, submodule, repository, problems, depth)]
     return paths
 
@@ -126,8 +126,8 @@ def _submodule(root: str, path: str, parent: Repository, problems: list[str], de
         return []
     try:
         repository = Repository(directory, parent.timeout_s)
-        tracked = _tracked(repository, None)
-        return _with_git(directory, repository, work_tree(repository), tracked, problems, depth + 1)
+        known = tracked(repository, None)
+        return _with_git(directory, repository, work_tree(repository), known, problems, depth + 1)
     except GitFailed as error:
         problems.append(f"the submodule {shown(path)} cannot be listed: {error}")
         return []

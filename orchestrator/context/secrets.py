@@ -13,7 +13,7 @@ from importlib import resources
 import msgspec
 
 from orchestrator.context.globs import compile_globs
-from orchestrator.context.words import raw_identifiers
+from orchestrator.context.words import vocabulary
 
 
 class Form(msgspec.Struct, frozen=True):
@@ -27,7 +27,7 @@ class Form(msgspec.Struct, frozen=True):
     entropy: float
     is_guess: bool
     is_long: bool
-    signs: str
+    signs: re.Pattern[str] | None
 
 
 class Forms(msgspec.Struct, frozen=True):
@@ -52,7 +52,7 @@ def _forms() -> Forms:
             row.get("entropy", 0.0),
             row.get("is_guess", False),
             row.get("is_long", False),
-            row.get("signs", ""),
+            re.compile(f"[{re.escape(row['signs'])}]") if "signs" in row else None,
         )
         for row in data["form"]
     )
@@ -86,12 +86,15 @@ def entropy(text: str) -> float:
     return -sum(count / total * math.log2(count / total) for count in Counter(text).values()) if total else 0.0
 
 
-def redact(text: str) -> str:
-    """``text`` with every secret replaced by ``[redacted:kind]``; the number of lines stays the same."""
+def redact(text: str, known: bytes | None = None) -> str:
+    """``text`` with every secret replaced by ``[redacted:kind]``; the number of lines stays the same, and without a
+    secret it is the same object. ``known``: the vocabulary of the text, which is ASCII then; None where it is not
+    known."""
     forms = _forms()
     low = text.lower()
     # each word once is a fraction of the text: most keys are ruled out there
-    words = b"\n".join(set(raw_identifiers(low.encode("utf-8", "surrogatepass")))).decode("utf-8", "surrogatepass")
+    found = vocabulary(low.encode("utf-8", "surrogatepass")) if known is None else known
+    words = found.decode("utf-8", "surrogatepass")
     present = {key for key, word in forms.keys if word in words and (key is word or key in low)}
     places: dict[str, dict[int, int]] = {}
     for form in forms.forms if present else ():
@@ -138,7 +141,7 @@ def _redact_lines(text: str, low: str, form: Form, forms: Forms, places: dict[st
     for start in sorted(spans):
         end = spans[start]
         line = text[start:end]
-        if form.signs and not any(sign in line for sign in form.signs):
+        if form.signs is not None and form.signs.search(line) is None:
             continue
         changed = form.pattern.sub(lambda match: _hidden(match, form, forms), line)
         if changed is not line and changed != line:

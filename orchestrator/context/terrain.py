@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from orchestrator.context.chronicle import Chronicle
@@ -40,14 +41,15 @@ class Terrain:
         self.recency: dict[int, float] = {}
         self.activity: dict[int, float] = {}
         self.once: set[int] = set()
-        self.names: dict[str, list[tuple[int, float]]] = {}
-        self.places: dict[str, set[int]] = {}
-        self.kinds: dict[tuple[str, str], set[int]] = {}
+        self.names: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
+        self.places: defaultdict[str, set[int]] = defaultdict(set)
+        self.kinds: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
         self.newest = chronicle.newest
         self.version = 0
         self.replaced: list[tuple[FileFacts, FileFacts]] | None = None
         self._paths: list[str] = []
         self._chosen: dict[Callable[[str], object], frozenset[str]] = {}
+        self._folders: dict[str, frozenset[str]] = {}
         self.update(files, chronicle)
 
     @property
@@ -102,10 +104,10 @@ class Terrain:
             if len(changes) == 1:
                 self.once.add(document)
         for name, worth in _names(facts.path):
-            self.names.setdefault(name, []).append((document, worth))
-        for place in _places(facts.path):
-            self.places.setdefault(place, set()).add(document)
-        self.kinds.setdefault((facts.kind, facts.language), set()).add(document)
+            self.names[name].append((document, worth))
+        for place in self._places(facts.path):
+            self.places[place].add(document)
+        self.kinds[facts.kind, facts.language].add(document)
 
     def _drop(self, facts: FileFacts) -> None:
         document = facts.document
@@ -116,24 +118,29 @@ class Terrain:
         self.once.discard(document)
         for name, worth in _names(facts.path):
             self.names[name].remove((document, worth))
-        for place in _places(facts.path):
+        for place in self._places(facts.path):
             self.places[place].discard(document)
         self.kinds[facts.kind, facts.language].discard(document)
+
+    def _places(self, path: str) -> set[str]:
+        """The plain names of the directories above a file and of the file without its extension."""
+        folder, _, name = path.rpartition("/")
+        above = self._folders.get(folder)
+        if above is None:
+            above = self._folders[folder] = frozenset(map(plain, folder.split("/") if folder else ()))
+        return {plain(name.rsplit(".", 1)[0]), *above}
 
 
 def _names(path: str) -> list[tuple[str, float]]:
     """A file's lower-case name with and without its extension, and what a mention of each is worth."""
-    name = path.rsplit("/", 1)[-1]
-    bare = name.rsplit(".", 1)[0].strip("_")
-    worth = 1.0 if _COMPOUND.search(bare) else 0.6
-    return [(name.lower(), 1.0)] * ("." in name) + [(bare.lower(), worth)] * (len(bare) > 2)
+    name = path.rpartition("/")[2]
+    stem, dot, _ = name.rpartition(".")
+    bare = (stem if dot else name).strip("_")
+    found = [(name.lower(), 1.0)] if dot else []
+    if len(bare) > 2:
+        found.append((bare.lower(), 1.0 if _COMPOUND.search(bare) else 0.6))
+    return found
 
 
 #: A name of several words is no word of prose, so a text that has it means the file.
 _COMPOUND = re.compile(r"[-_.]|[a-z0-9][A-Z]")
-
-
-def _places(path: str) -> set[str]:
-    """The plain names of the directories above a file and of the file without its extension."""
-    *folders, name = path.split("/")
-    return {plain(part) for part in (*folders, name.rsplit(".", 1)[0])}

@@ -68,6 +68,11 @@ def raw_identifiers(data: bytes) -> list[bytes]:
     return data.translate(_SEPARATED).split()
 
 
+def vocabulary(low: bytes) -> bytes:
+    """The identifiers of a text in lower case, each once, a line each: a tenth of the text, and quickly searched."""
+    return b"\n".join(set(raw_identifiers(low)))
+
+
 class Splitter:
     """Takes identifiers apart; remembers what it has seen, up to ``capacity`` identifiers."""
 

@@ -16,6 +16,7 @@ from orchestrator.context.models import BuildOrder
 from orchestrator.context.project import Limits
 from orchestrator.context.provisional import glance
 from orchestrator.context.secrets import is_secret_file, kinds, redact
+from orchestrator.context.words import vocabulary
 from tests.support.context import new_library, order
 from tests.support.repo import commit_all, git, repository, write_files
 
@@ -95,6 +96,18 @@ def test_planted_secrets_are_found() -> None:
             assert result.count("\n") == text.count("\n")
     assert len(planted(1)) >= 25
     assert found / total >= 0.95, missed
+
+
+def test_a_known_vocabulary_hides_the_same() -> None:
+    """A secret in a file was shown that the same text elsewhere did not show: what the file's words are is told to the
+    redaction, so that it need not take the text apart again."""
+    for secret, line in planted(5).values():
+        text = f"first = 1\n{line}\nlast = 2\n"
+        hidden = redact(text, vocabulary(text.lower().encode()))
+        assert hidden == redact(text)
+        assert secret not in hidden
+    plain = "nothing = 1\n"
+    assert redact(plain, vocabulary(plain.encode())) is plain
 
 
 def test_private_keys_are_hidden_and_lines_kept() -> None:

@@ -27,7 +27,7 @@ def test_a_watch_that_is_given_up_is_told(tmp_path: Path, monkeypatch: pytest.Mo
         builder = Builder(theirs, options, Mock())
 
         def ask(root: str) -> list[Told | Stale]:
-            builder._answer(Ask(number=1, what="verify", root=root))
+            builder._answer(Ask(number=1, what="verify", root=root), 0.0)
             messages: list[Told | Stale] = []
             while not messages or isinstance(messages[-1], Stale):
                 payload = receive(ours)

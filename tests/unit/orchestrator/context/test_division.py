@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from orchestrator.context import division as module
-from orchestrator.context.assistant import serve
+from orchestrator.context.assistant import serve, tasks_to_send
 from orchestrator.context.digest import Digest, Task
 from orchestrator.context.division import Division
 from orchestrator.context.frames import receive
@@ -99,7 +99,32 @@ def test_the_shared_work_gives_the_same_index_and_answer(root: Path, monkeypatch
     assert _indexed(shared.state(str(root))) == _indexed(alone.state(str(root)))
 
 
-def _answer_one_and_go(connection: socket.socket) -> None:
+def test_answers_are_taken_before_more_is_done_here(root: Path) -> None:
+    """An assistant got one portion for each one that was done here, and stood idle while its answers were taken in."""
+    go, is_done = threading.Event(), threading.Event()
+
+    def serve_two(connection: socket.socket) -> None:
+        assert go.wait(10)
+        for _ in range(2):
+            _answer_one(connection)
+        is_done.set()
+
+    office = Office(serve_two)
+    by_assistant = []
+    with reading(str(root)) as reader, Division(office.hire, str(root), 1) as division:
+        names = [f"pkg{n % 7}/module_{n}.py" for n in range(300)]
+        tasks = [Task(name, stamp) for name in names if (stamp := reader.stamp(name)) is not None]
+        portions = module._portions(tasks)
+        assert len(portions) > 3
+        for _, colleague, _ in division._shared(portions, lambda part: tasks_to_send(str(root), part), is_large=True):
+            by_assistant.append(colleague is not None)
+            go.set()
+            assert is_done.wait(10)
+    office.close()
+    assert by_assistant[:3] == [False, True, True]
+
+
+def _answer_one(connection: socket.socket) -> None:
     one, theirs = socket.socketpair()
     with one, theirs:
         payload = receive(connection)
@@ -127,7 +152,7 @@ def _listen_and_say_nothing(connection: socket.socket) -> None:
 
 @pytest.mark.parametrize(
     "behaviour",
-    [_go, _answer_one_and_go, _tear, _listen_and_say_nothing],
+    [_go, _answer_one, _tear, _listen_and_say_nothing],
     ids=["gone", "gone half-way", "torn answer", "silent"],
 )
 def test_the_share_of_a_lost_assistant_is_done_here(

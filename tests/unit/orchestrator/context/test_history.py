@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from orchestrator.context.git import Repository
 from orchestrator.context.history import commits, work_tree
 from orchestrator.context.project import Limits, ProjectState
 from orchestrator.context.words import Splitter
-from tests.support.repo import git, sample_repository, write_files
+from tests.support.repo import git, repository, sample_repository, write_files
 
 
 def _commit(root: Path, name: str, day: int) -> None:
@@ -80,3 +81,19 @@ def test_no_more_commits_are_read_than_asked_for(tmp_path: Path) -> None:
     assert len(everything) > 4
     assert commits(asked, head, [], most=2) == everything[:2]
     assert commits(asked, head, everything[3:], most=2) == everything[:2]
+
+
+def test_commits_of_a_day_are_found_whatever_their_order(tmp_path: Path) -> None:
+    """A commit of today behind one with an old date was no longer found."""
+    root = repository(tmp_path / "r", {"a.py": "a = 1\n"})
+    for number, date in enumerate(("2026-03-01T00:00:00Z", "2020-01-01T00:00:00Z", "2026-02-28T23:00:00Z")):
+        write_files(root, {f"m{number}.py": "x = 1\n"})
+        git(root, "add", "--all")
+        git(root, "commit", "--quiet", "--message", str(number), date=date)
+    state = ProjectState(str(root), Limits())
+    state.refresh()
+    found = list(state.chronicle.since(1772236800.0))
+    assert [commit.message for commit in found] == ["0", "2"]
+    shutil.rmtree(root / ".git")
+    state.refresh()
+    assert not list(state.chronicle.since(0.0))

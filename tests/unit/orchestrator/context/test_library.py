@@ -6,13 +6,16 @@ import hashlib
 import os
 import time
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.context.models import Role
 from orchestrator.context.persist import path_of
+from orchestrator.context.project import ProjectState
 from orchestrator.context.rank import MOST_RANKED
 from tests.support.context import document, new_library, order, paths
 from tests.support.repo import MIXED_FILES, PYTHON_FILES, git, sample_repository, write_files
@@ -218,3 +221,50 @@ def test_what_nobody_could_be_shown_is_no_truncation(tmp_path: Path) -> None:
     assert (found["file_count"], found["truncated"], found["truncation_strategy"]) == (1, False, "none")
     write_files(tmp_path, {f"notes/{n}.md": "x\n" for n in range(MOST_RANKED)})
     assert document(tmp_path, "x", max_bytes=1 << 20)["truncated"]
+
+
+def test_one_look_serves_all_refreshes_that_were_asked_for_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """119 agents that wanted a fresh answer at once looked at every file 119 times, one after the other."""
+    root = sample_repository(tmp_path / "r")
+    library = new_library()
+    looks = 0
+    look = ProjectState.refresh
+
+    def counted(state: ProjectState, *arguments: Any) -> bool:
+        nonlocal looks
+        looks += 1
+        return look(state, *arguments)
+
+    monkeypatch.setattr(ProjectState, "refresh", counted)
+    asked_at = time.monotonic()
+    for number in range(5):
+        asked = msgspec.structs.replace(order(root, f"account {number}"), is_refresh=True)
+        library.build(asked, changed=(), asked_at=asked_at)
+    assert looks == 1
+
+
+def test_a_refresh_that_was_asked_for_later_looks_again(tmp_path: Path) -> None:
+    """An agent that asked after its change got what a look before it had seen."""
+    root = sample_repository(tmp_path / "r")
+    library = new_library()
+    asked = msgspec.structs.replace(order(root, "account"), is_refresh=True)
+    for number in range(3):
+        write_files(root, {"ledger/money.py": f"account_{number} = {number}\n"})
+        answer = library.build(asked, changed=(), asked_at=time.monotonic())
+        assert f"account_{number}".encode() in answer.body
+
+
+def test_a_look_does_not_serve_who_knows_of_later_changes(tmp_path: Path) -> None:
+    """The watch lost count after the look began; what changed since was taken for seen."""
+    root = sample_repository(tmp_path / "r")
+    library = new_library()
+    asked = msgspec.structs.replace(order(root, "account"), is_refresh=True)
+    asked_at = time.monotonic()
+    library.build(asked, changed=(), asked_at=asked_at)
+    write_files(root, {"ledger/money.py": "account_late = 1\n"})
+    assert b"account_late" in library.build(asked, changed=None, asked_at=asked_at).body
+    write_files(root, {"ledger/money.py": "account_later = 1\n"})
+    told = library.build(asked, changed={"ledger/money.py"}, asked_at=asked_at)
+    assert b"account_later" in told.body

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.context import digest, division, history, scan
 from orchestrator.context.library import Library
 from orchestrator.context.models import BuildOrder
-from orchestrator.context.project import ProjectState
+from orchestrator.context.project import Limits, ProjectState
 from tests.support.context import document, new_library, order
 from tests.support.repo import PYTHON_FILES, commit_all, git, repository, sample_repository, write_files
 from tests.support.waiting import until
@@ -271,3 +273,42 @@ def test_a_state_that_was_given_up_is_not_taken_for_its_successor(root: Path) ->
     after = library.build(asked, known_generation=before.generation)
     assert after.body == new_library().build(asked).body
     assert b"left-pad" in after.body
+
+
+def test_a_first_look_knows_what_belongs_to_the_project(tmp_path: Path) -> None:
+    """Files were read as soon as git named them, so those that the project excludes stayed, and others were missed."""
+    root = sample_repository(tmp_path / "r")
+    write_files(root, {"orchestrator.toml": '[context]\nexclude = ["docs/"]\ninclude = ["build/kept.py"]\n'})
+    write_files(root, {"build/kept.py": "kept = 1\n", "build/other.py": "other = 1\n", "draft.py": "draft = 1\n"})
+    (root / "ledger/money.py").unlink()
+    state = ProjectState(str(root), Limits())
+    assert state.refresh()
+    assert sorted(state.files) == [
+        ".gitignore", "NAME.txt", "README.md", "build/kept.py", "draft.py", "ledger/__init__.py", "ledger/accounts.py",
+        "orchestrator.toml", "pyproject.toml", "tests/test_accounts.py",
+    ]  # fmt: skip
+    assert state.index.count == len(state.readable())
+    assert {change.path for change in state.changes} == {"draft.py", "ledger/money.py", "orchestrator.toml"}
+    assert not state.refresh()
+
+
+def test_a_first_look_reads_while_git_compares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was read until git had compared every file of a fresh clone with its index."""
+    root = sample_repository(tmp_path / "r")
+    is_read = threading.Event()
+    look = digest.digest
+
+    def looked(*arguments: Any) -> Any:
+        is_read.set()
+        return look(*arguments)
+
+    def work_tree(*arguments: Any) -> Any:
+        assert is_read.wait(10), "git came first"
+        return history.work_tree(*arguments)
+
+    monkeypatch.setattr(division, "digest", looked)
+    monkeypatch.setattr(scan, "work_tree", work_tree)
+    state = ProjectState(str(root), Limits())
+    state.refresh()
+    assert state.tree is not None
+    assert "ledger/money.py" in state.files

@@ -62,6 +62,13 @@ def test_a_small_project_is_not_glanced_at(tmp_path: Path) -> None:
     assert glance(order(root, "account"), Limits()) is None
 
 
+def test_what_git_does_not_track_counts_for_the_size(tmp_path: Path) -> None:
+    """A large project whose files were not committed yet was taken for a small one, without a provisional answer."""
+    root = sample_repository(tmp_path / "r")
+    write_files(root, {f"draft{n}.py": "account = 1\n" * 10_000 for n in range(10)})
+    assert glance(order(root, "account"), Limits()) is not None
+
+
 def test_the_rarest_words_of_a_long_task_decide(tmp_path: Path) -> None:
     """Only so many words are looked for: those of a long task that stand in every file hid the one that tells."""
     common = [f"common{letter}" for letter in "abcdefghijklmnopqrst"]
