@@ -61,7 +61,8 @@ class ProjectStructure(Form, frozen=True, kw_only=True):
 
 
 class RelevantFile(Form, frozen=True, kw_only=True):
-    """One file, whole or in excerpts (then ``ranges`` are 1-based and inclusive)."""
+    """One file, whole or in excerpts (then ``ranges`` are 1-based and inclusive, and ``names`` are ``[line, name]`` of
+    what is defined in the parts that are not shown)."""
 
     path: str
     content: str
@@ -73,6 +74,7 @@ class RelevantFile(Form, frozen=True, kw_only=True):
     reason: str
     ranges: list[list[int]] | None = None
     truncated: bool | None = None
+    names: list[list[int | str]] | None = None
 
 
 class ContextPart(Form, frozen=True, kw_only=True):
@@ -83,6 +85,14 @@ class ContextPart(Form, frozen=True, kw_only=True):
     git_context: dict[str, Any]
     previous_agent_outputs: list[dict[str, Any]]
     metadata: dict[str, Any]
+
+
+class OmittedFile(Form, frozen=True, kw_only=True):
+    """A file that was left out, and why; ``names`` are ``[line, name]`` of what the best of them define."""
+
+    path: str
+    reason: str
+    names: list[list[int | str]] | None = None
 
 
 class ContextAnswer(Form, frozen=True, kw_only=True):
@@ -96,7 +106,7 @@ class ContextAnswer(Form, frozen=True, kw_only=True):
     truncation_strategy: str | None
     total_size_bytes: int
     file_count: int
-    omitted: list[dict[str, str]]
+    omitted: list[OmittedFile]
     timestamp: Timestamp
     cache_hit: bool
     partial: bool | None = None
@@ -113,13 +123,6 @@ class ExplainedFile(Form, frozen=True, kw_only=True):
     bytes: int
     size: int
     ranges: list[list[int]] | None = None
-
-
-class OmittedFile(Form, frozen=True, kw_only=True):
-    """A file that was left out, and why."""
-
-    path: str
-    reason: str
 
 
 class ExplainAnswer(Form, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ import msgspec
 
 from orchestrator.context.excerpts import View
 from orchestrator.context.ranking import Ranked, Ranking
+from orchestrator.context.scopes import scopes
 
 Ranges = tuple[tuple[int, int], ...]
 #: An opened file with the scores of its blocks, or why it cannot be shown.
@@ -34,11 +35,15 @@ class Chosen(msgspec.Struct, frozen=True):
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """What was chosen, best first, and what was left out: ``(path, reason)``."""
+    """What was chosen, best first, and what was left out: ``(path, reason)``.
+
+    ``unshown``: by path the views of the best files of which nothing went in, best first.
+    """
 
     chosen: list[Chosen]
     omitted: list[tuple[str, str]]
     is_truncated: bool
+    unshown: dict[str, View] = {}
 
 
 class Packing(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +60,13 @@ class Packing(msgspec.Struct, frozen=True, kw_only=True):
     contrast: float = 1.3
     floor: float = 0.1
     least_bytes: int = 200
+
+
+class Pick(msgspec.Struct):
+    """What goes in of one file: numbers of blocks, and the lines (1-based) that open the scopes around them."""
+
+    blocks: list[int] = []
+    openings: set[int] = set()
 
 
 PACKING = Packing()
@@ -82,13 +94,13 @@ def select(
     views = {n: entry for n, entry in competing.items() if not isinstance(entry, str)}
     refused = {n: entry for n, entry in competing.items() if isinstance(entry, str)}
     tiers = {n: tier_of(ranked[n]) for n in views}
-    blocks, left = _pick(ranked, views, budget, packing, tiers)
+    picks, left = _pick(ranked, views, budget, packing, tiers)
     chosen: dict[int, Chosen] = {}
     for number, (view, _) in views.items():
-        picked = blocks.get(number)
-        if picked is None and view.lines.count:
+        pick = picks.get(number, Pick())
+        if not pick.blocks and view.lines.count:
             continue
-        chosen[number], left = _joined(ranked[number], view, picked or [], left)
+        chosen[number], left = _joined(ranked[number], view, pick, left)
     if left >= _CRUMB:
         further = [number for number in range(len(ranked)) if number not in competing]
         tiers |= {number: tier_of(ranked[number]) for number in further}
@@ -102,6 +114,7 @@ def select(
         [msgspec.structs.replace(chosen[number], tier=tiers[number]) for number in sorted(chosen)],
         omitted,
         is_cut or any(reason == "budget" for _, reason in omitted),
+        {paths[number]: view for number, (view, _) in views.items() if number not in chosen},
     )
 
 
@@ -111,8 +124,8 @@ def _pick(
     budget: int,
     packing: Packing,
     tiers: Mapping[int, int],
-) -> tuple[dict[int, list[int]], int]:
-    """Blocks by file as tier and worth per byte have it, and the bytes left."""
+) -> tuple[dict[int, Pick], int]:
+    """What goes in by file as tier and worth per byte have it, and the bytes left."""
     best = max((ranked[number].score for number in views), default=0.0) or 1.0
     candidates: defaultdict[int, list[tuple[float, int, int]]] = defaultdict(list)
     for number, (view, scores) in views.items():
@@ -126,26 +139,38 @@ def _pick(
             for value, size in zip(worth, view.sizes, strict=True)
         ]
         candidates[tiers[number]] += zip(densities, repeat(number), count())
-    picked: dict[int, list[int]] = {}
+    picked: dict[int, Pick] = {}
     left = budget
     for _, number, index in chain.from_iterable(sorted(candidates[tier]) for tier in sorted(candidates)):
-        size = views[number][0].sizes[index]
-        if size <= left:
-            left -= size
-            picked.setdefault(number, []).append(index)
-            if left < _CRUMB:
-                break
+        view = views[number][0]
+        size = view.sizes[index]
+        if size > left:
+            continue
+        pick = picked.get(number) or Pick()
+        around = scopes(view.lines, view.blocks[index].first, ranked[number].facts.language)
+        openings = pick.openings.union(around)
+        size += sum(view.lines.size(line, line) for line in openings - pick.openings)
+        if size > left:
+            continue
+        left -= size
+        picked[number] = Pick([*pick.blocks, index], openings)
+        if left < _CRUMB:
+            break
     return picked, left
 
 
-def _joined(item: Ranked, view: View, picked: list[int], left: int) -> tuple[Chosen, int]:
+def _joined(item: Ranked, view: View, pick: Pick, left: int) -> tuple[Chosen, int]:
     """One file's blocks as ranges, or the whole file when nearly all of it was picked; and the bytes left."""
-    size = sum(view.sizes[index] for index in picked)
+    lines = view.lines
+    size = sum(view.sizes[index] for index in pick.blocks)
+    counted = size + sum(lines.size(line, line) for line in pick.openings)
     total = sum(view.sizes)
-    if size == total or (size >= _NEARLY_WHOLE * total and total - size <= left):
-        return Chosen(item, view, None, total), left - (total - size)
-    ranges = merge([(view.blocks[index].first, view.blocks[index].last) for index in picked])
-    return Chosen(item, view, ranges, size), left
+    if size == total or (size >= _NEARLY_WHOLE * total and total - counted <= left):
+        return Chosen(item, view, None, total), left - (total - counted)
+    parts = [(view.blocks[index].first, view.blocks[index].last) for index in pick.blocks]
+    ranges = merge([*parts, *((line, line) for line in pick.openings)])
+    size = sum(lines.size(first, last) for first, last in ranges)
+    return Chosen(item, view, ranges, size), left + counted - size
 
 
 def _whole(

@@ -82,6 +82,8 @@ def _file(entry: JSON) -> str:
             f"Lines {first}–{last}:\n\n" + _fenced("\n".join(lines[position : position + count]), entry["language"])
         )
         position += count
+    if entry.get("names"):
+        parts.append(f"Not shown of it: {_names(entry)}\n")
     return head + "\n".join(parts)
 
 
@@ -102,10 +104,16 @@ def _omitted(document: JSON) -> str:
     if not omitted:
         return ""
     lines = ["## Left out\n", f"Truncation: {document['truncation_strategy']}.\n"]
-    lines += [f"- `{_one_line(item['path'])}`: {item['reason']}" for item in omitted[:100]]
+    for item in omitted[:100]:
+        defines = f"; defines {_names(item)}" if item.get("names") else ""
+        lines.append(f"- `{_one_line(item['path'])}`: {item['reason']}{defines}")
     if len(omitted) > 100:
         lines.append(f"- and {len(omitted) - 100} more")
     return "\n".join(lines) + "\n"
+
+
+def _names(entry: JSON) -> str:
+    return ", ".join(f"`{_one_line(name)}` ({line})" for line, name in entry["names"])
 
 
 def _one_line(text: str) -> str:

@@ -12,6 +12,7 @@ from orchestrator.clock import rfc3339
 from orchestrator.context.budget import Chosen, Selection
 from orchestrator.context.history import describe
 from orchestrator.context.models import JSON, BuildOrder
+from orchestrator.context.names import Names, name_map
 from orchestrator.context.priority import ASKED, NEEDED, REST, TIERS
 from orchestrator.context.project import ProjectState
 from orchestrator.context.reading import shown
@@ -30,7 +31,8 @@ _OMITTED_SHOWN = 500
 
 def render(order: BuildOrder, state: ProjectState, selection: Selection, metadata: JSON) -> tuple[bytes, str]:
     """The answer's JSON, which ends with ``"cache_hit":false}``, and its ETag (quoted)."""
-    files = [_file(chosen) for chosen in selection.chosen]
+    names = name_map(selection, order.max_bytes)
+    files = [_file(chosen, names) for chosen in selection.chosen]
     document: JSON = {
         "issue_id": order.issue_id,
         "agent_type": order.role.agent_type,
@@ -45,7 +47,10 @@ def render(order: BuildOrder, state: ProjectState, selection: Selection, metadat
         "truncation_strategy": STRATEGY if selection.is_truncated else "none",
         "total_size_bytes": sum(chosen.size for chosen in selection.chosen),
         "file_count": len(files),
-        "omitted": [{"path": shown(path), "reason": reason} for path, reason in selection.omitted[:_OMITTED_SHOWN]],
+        "omitted": [
+            {"path": shown(path), "reason": reason, **({"names": names[path]} if path in names else {})}
+            for path, reason in selection.omitted[:_OMITTED_SHOWN]
+        ],
     }
     body = _quickly(document, state)
     if len(body) > ANSWER_BYTES - 1024:
@@ -130,7 +135,7 @@ def _drop(document: JSON, sizes: list[tuple[int, int]], tier: int, excess: int) 
     return bool(places)
 
 
-def _file(chosen: Chosen) -> JSON:
+def _file(chosen: Chosen, names: dict[str, Names]) -> JSON:
     facts = chosen.ranked.facts
     lines = chosen.view.lines
     if chosen.ranges is None:
@@ -150,6 +155,8 @@ def _file(chosen: Chosen) -> JSON:
     if chosen.ranges is not None:
         entry["ranges"] = [list(part) for part in chosen.ranges]
         entry["truncated"] = True
+        if facts.path in names:
+            entry["names"] = names[facts.path]
     return entry
 
 

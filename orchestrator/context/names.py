@@ -1,0 +1,44 @@
+"""The map of names: what the parts that did not go in define and where, so that a reader knows what to open. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from orchestrator.context.budget import Ranges, Selection
+from orchestrator.context.excerpts import View
+
+#: The map's bytes, counted as names and line numbers: this share of the budget, and no more than so many.
+_SHARE = 0.05
+_MOST_BYTES = 16 << 10
+#: Names of one file at most: the map tells of many files rather than all of one.
+_MOST_NAMES = 30
+#: What a name costs beside its letters: its line number and what stands around both in JSON.
+_EACH_BYTES = 10
+
+#: ``[line, name]``, lines 1-based and rising.
+Names = list[list[int | str]]
+
+
+def name_map(selection: Selection, budget: int) -> dict[str, Names]:
+    """By path the names that are not shown: of the files shown in part, then of the best files not shown, as far as a
+    twentieth of ``budget`` (bytes of content) goes. Files that define nothing are left out."""
+    left = min(int(budget * _SHARE), _MOST_BYTES)
+    found: dict[str, Names] = {}
+    parts = ((chosen.ranked.facts.path, chosen.view, chosen.ranges) for chosen in selection.chosen if chosen.ranges)
+    rest: Iterable[tuple[str, View, Ranges]] = ((path, view, ()) for path, view in selection.unshown.items())
+    for path, view, ranges in (*parts, *rest):
+        names = _names(view, ranges)
+        cost = sum(len(str(name)) + _EACH_BYTES for _, name in names)
+        if names and cost <= left:
+            found[path] = names
+            left -= cost
+    return found
+
+
+def _names(view: View, ranges: Sequence[tuple[int, int]]) -> Names:
+    shown = {line for first, last in ranges for line in range(first, last + 1)}
+    found: dict[str, int] = {}
+    for block in view.blocks:
+        if block.name and block.first not in shown:
+            found.setdefault(block.name, block.first)
+    return [[line, name] for name, line in found.items()][:_MOST_NAMES]
