@@ -22,6 +22,8 @@ from agentpool.stdin import StdinQueue
 from agentpool.streams import OutputLog, log_path
 
 STREAMS = ("stdout", "stderr")
+#: The native protocol's word that the agent is being ended.
+SHUTDOWN = b'{"type":"shutdown"}'
 
 
 class PipesHost(Protocol):
@@ -122,6 +124,12 @@ class AgentPipes:
         lines = [FeedLine(item.sequence, encode(item.line)) for item in command.lines]
         self._stdin.feed(lines, is_retry=command.is_retry)
         self._watch_stdin()
+
+    def announce_end(self) -> None:
+        """Tell the agent on its stdin that it is being ended, if it reads one and there is room."""
+        if self._stdin is not None:
+            self._stdin.say(self._runtime.encode_input(SHUTDOWN))
+            self._watch_stdin()
 
     def close_input(self) -> None:
         """Close stdin once what waits is written."""

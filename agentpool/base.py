@@ -12,7 +12,10 @@ from agentpool.specs import LaunchSpec
 
 
 class PoolStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of the moment. ``capacity`` is how many may run at once; ``limited_by`` says what set it."""
+    """Counts of the moment. ``capacity`` is how many may run at once; ``limited_by`` says what set it.
+
+    ``workers_held_back`` are those that crashed again and again and are not replaced before their window is over.
+    """
 
     running: int
     queued: int
@@ -21,6 +24,7 @@ class PoolStats(msgspec.Struct, frozen=True, kw_only=True):
     limited_by: str
     workers: int
     workers_lost: int
+    workers_held_back: int
     is_paused: bool
     is_draining: bool
 

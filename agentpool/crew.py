@@ -56,6 +56,7 @@ class Crew:
         self._is_stopping = False
         self.handles: dict[int, WorkerHandle] = {}
         self.lost = 0
+        self.held_back = 0
 
     @property
     def size(self) -> int:
@@ -205,7 +206,11 @@ class Crew:
             ),
         )
         if is_looping:
-            await asyncio.sleep(self._config.worker_restart_window_s)
+            self.held_back += 1
+            try:
+                await asyncio.sleep(self._config.worker_restart_window_s)
+            finally:
+                self.held_back -= 1
         if not self._is_stopping:
             try:
                 await self._add(handle.index)

@@ -84,6 +84,8 @@ class Ending:
         tree = self._attempt.tree
         if tree is not None:
             tree.remember()
+        if self._attempt.pipes is not None:
+            self._attempt.pipes.announce_end()  # before the signal, so that who handles it finds the word there
         self._attempt.signal_leader(signal.SIGTERM)
 
     def _schedule(self, delay_s: float) -> None:

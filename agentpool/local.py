@@ -176,6 +176,7 @@ class LocalPool:
             limited_by=capacity.limited_by,
             workers=len(self._crew.handles),
             workers_lost=self._crew.lost,
+            workers_held_back=self._crew.held_back,
             is_paused=self._admission.is_paused,
             is_draining=self._admission.is_draining,
         )

@@ -63,6 +63,14 @@ class StdinQueue:
         self._report(message_id, "queued", "")
         self.flush()
 
+    def say(self, line: bytes) -> None:
+        """Queue one line (its newline is added) whose fate nobody asks for, if there is room."""
+        data = line + b"\n"
+        if self._fd is not None and not self._is_closing and self._waiting_bytes + len(data) <= self._bound:
+            self._waiting.append((None, memoryview(data)))
+            self._waiting_bytes += len(data)
+            self.flush()
+
     def feed(self, lines: Iterable[FeedLine], *, is_retry: bool) -> None:
         """Queue lines (their newlines are added) up to the first that there is no room for; see ``messages.Feed``."""
         if is_retry:

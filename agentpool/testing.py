@@ -207,6 +207,7 @@ class MemoryPool:
             limited_by="configuration",
             workers=0,
             workers_lost=0,
+            workers_held_back=0,
             is_paused=self._admission.is_paused,
             is_draining=self._admission.is_draining,
         )

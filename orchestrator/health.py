@@ -64,7 +64,7 @@ class Reporter:
         bus = self._bus.stats()
         memory_mb, cpu_percent, disk_mb = await asyncio.to_thread(self._meter.read)
         storage_state = str(storage.get("status", "failed"))
-        pool_state = "ok" if pool.workers > 0 else "failed"
+        pool_state = "failed" if pool.workers == 0 else "degraded" if pool.workers_held_back else "ok"
         bus_state = "failed" if storage_state == "failed" else "degraded" if self._bus.letters.full else "ok"
         states = {storage_state, pool_state, bus_state}
         if "failed" in states:

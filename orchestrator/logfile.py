@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import stat
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ log = structlog.get_logger(__name__)
 class LogFile(logging.Handler):
     """Appends lines to ``path`` (0600); at ``max_bytes`` it becomes ``<path>.1`` and the next one begins.
 
+    Where ``path`` is a symbolic link at the start, all that goes for the file that it leads to.
     What cannot be written is dropped and counted: nothing is raised, and no traceback goes anywhere. The first line
     that is written again stands behind one, ``log_lines_dropped``, that says how many are missing there. The other
     handlers are told once in the life of the process that the file lacks lines.
@@ -31,7 +33,8 @@ class LogFile(logging.Handler):
     def __init__(self, path: Path, *, max_bytes: int) -> None:
         super().__init__()
         self.dropped = 0
-        self._path = path
+        # Who made the file a link wants the log elsewhere; a new file is begun there too, and the link stays.
+        self._path = Path(os.path.realpath(path))
         self._max_bytes = max_bytes
         self._descriptor = -1
         self._missing = 0
@@ -62,7 +65,8 @@ class LogFile(logging.Handler):
     def _write(self, line: bytes) -> None:
         if self._descriptor < 0:
             self._open()
-        if os.fstat(self._descriptor).st_size + len(line) > self._max_bytes:
+        status = os.fstat(self._descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_size + len(line) > self._max_bytes:  # a link may lead to a device
             self._rotate()
         append_whole(self._descriptor, self._gap() + line)
         self._missing = 0

@@ -231,6 +231,7 @@ class AgentRecord(Model, frozen=True, kw_only=True):
     error: str | None = None
     usage: JSON = {}
     survivors: JSON = {}
+    inputs: list[JSON] = []
     workspace_path: str | None = None
     is_end_published: bool = False
 

@@ -24,13 +24,19 @@ REASONS = {
     Outcome.QUOTA: "it ran into a quota of its model's service",
     Outcome.NO_OUTPUT: "it ended without saying anything",
 }
+#: The words of a limit that ended an attempt; the outcome is ``failed`` as for any other reason.
+LIMITS = {
+    "cpu_limit": "it used more CPU time than its limit",
+    "memory_limit": "it used more memory than its limit",
+    "process_limit": "it had more processes than its limit",
+}
 
 
 def describe_end(exited: AgentExited, outcome: Outcome) -> str | None:
     """One sentence on why an attempt failed, with the last words of its stderr; None when it did not."""
     if outcome in (Outcome.SUCCEEDED, Outcome.PARTIAL):
         return None
-    how = REASONS[outcome]
+    how = LIMITS.get(exited.ended_by) or REASONS[outcome]
     if exited.signal is not None:
         how += f" (signal {exited.signal})"
     elif exited.exit_code is not None:
@@ -82,6 +88,18 @@ def end_event(record: AgentRecord) -> EventDraft:
         if value is not None:
             data[name] = value
     return supervisor_event(event_type, record, data, key=f"{record.attempt}.end")
+
+
+def quarantine_reason(record: AgentRecord, quarantine: JSON) -> str:
+    """Why a role gets no restart, in words."""
+    limit, window_s = quarantine["restart_limit"], quarantine["restart_window_seconds"]
+    return f"{record.agent_type} has restarted {limit} times within {window_s:g} s in this project (quarantine)"
+
+
+def quarantine_event(record: AgentRecord, quarantine: JSON) -> EventDraft:
+    """The event that a role has restarted too often in its project."""
+    data = {**_identity(record), "status": record.status, "attempt": record.attempt, **quarantine}
+    return supervisor_event("agent_quarantined", record, data, key="quarantined")
 
 
 def supervisor_event(event_type: str, record: AgentRecord, data: JSON | None = None, *, key: str) -> EventDraft:

@@ -23,6 +23,8 @@ from orchestrator.agents.ends import (
     describe_end,
     end_event,
     exit_result,
+    quarantine_event,
+    quarantine_reason,
     supervisor_event,
     usage_of,
 )
@@ -236,7 +238,7 @@ class AgentLives:
         record = live.record
         outcome, evidence = classify(exited, live.result_status)
         if live.notes:
-            evidence = {**evidence, "refused_lines": live.notes}
+            evidence["refused_lines"] = live.notes
         error = describe_end(exited, outcome)
         if live.result_id is None:
             output = await self._output_of(live, exited)
@@ -249,6 +251,10 @@ class AgentLives:
             live.result_id = stored.result.id
             self._metrics.results_stored.inc()
         self._metrics.agents_ended.labels(outcome.value).inc()
+        is_restarting = self._is_restarting(live, outcome)
+        if live.quarantine is not None:
+            evidence["quarantine"] = live.quarantine
+            error = f"{error or 'it ended'}; it is not started again: {quarantine_reason(record, live.quarantine)}"
         facts = {
             "exit_code": exited.exit_code,
             "signal": exited.signal,
@@ -259,8 +265,9 @@ class AgentLives:
             "usage": usage_of(exited),
             "survivors": msgspec.to_builtins(exited.survivors),
             "ended_at": self._clock.now(),
+            "inputs": [msgspec.to_builtins(receipt) for receipt in live.inputs.values()],
         }
-        if self._is_restarting(live, outcome):
+        if is_restarting:
             # What the attempt left behind, if anything, may not speak for the next one.
             self._minter.end_attempt(record.agent_id, record.attempt)
             told = msgspec.structs.replace(record, status=STATUS_OF_OUTCOME[outcome].value, **facts)
@@ -285,7 +292,7 @@ class AgentLives:
         limit, window_s = live.profile.restart_limit, live.profile.restart_window_seconds
         if self._intensity.allow(key, self._clock.monotonic(), limit=limit, window_s=window_s):
             return True
-        live.notes.append("no restart: this role restarted too often in this project and is in quarantine")
+        live.quarantine = self._intensity.bounds(key)
         log.error("restart_quarantined", project_id=key[0], agent_type=key[1])
         return False
 
@@ -299,8 +306,8 @@ class AgentLives:
             self._recorder.until_stored(lambda: self._registry.update(live, status=status.value, **facts), live),
             self.announce(end_event(told), live),
         )
-        if "quarantine" in " ".join(live.notes):
-            await self.announce(supervisor_event("agent_quarantined", live.record, key="quarantined"), live)
+        if live.quarantine is not None:
+            await self.announce(quarantine_event(live.record, live.quarantine), live)
         self._registry.finish(live)
         await self._recorder.until_stored(lambda: self._registry.mark_end_published(live.record))
 

@@ -37,6 +37,7 @@ class LiveAgent:
         stop_reason: why somebody wants it ended, or None.
         result_id, result_status: the newest result of the running attempt.
         notes: what could not be taken from its pipe, for the evidence (bounded).
+        quarantine: the bounds of restarts that its role has gone beyond, so that it is not started again; else None.
         has_process: whether something of the running attempt may be there.
         refusal: why what is known of it cannot be recorded now, or None.
     """
@@ -53,6 +54,7 @@ class LiveAgent:
         self.result_id: str | None = None
         self.result_status: str | None = None
         self.notes: list[str] = []
+        self.quarantine: JSON | None = None
         self.has_process = False
         self.refusal: Refusal | None = None
         self.progress: JSON = {}

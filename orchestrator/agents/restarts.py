@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from agentpool.states import Outcome
+from orchestrator.models import JSON
 
 POLICIES = ("never", "on-failure", "always")
 #: Outcomes after which ``on-failure`` starts again; a kill by somebody's wish is not a failure.
@@ -58,6 +59,11 @@ class RestartIntensity:
             return False
         times.append(now)
         return True
+
+    def bounds(self, key: tuple[str, str]) -> JSON:
+        """The bounds by which a restart of ``key`` was decided last."""
+        limit, window_s = self._bounds[key]
+        return {"restart_limit": limit, "restart_window_seconds": window_s}
 
     def quarantined(self, now: float) -> list[tuple[str, str]]:
         """Keys that get no restart now."""

@@ -62,8 +62,8 @@ def full_view(record: AgentRecord, live: LiveAgent | None = None) -> JSON:
         "spawned_by": request.spawned_by,
         "run_id": request.run_id,
     }
-    if live is not None:
-        view["inputs"] = [msgspec.to_builtins(receipt) for receipt in live.inputs.values()]
+    receipts = live.inputs.values() if live is not None else record.inputs
+    view["inputs"] = [msgspec.to_builtins(receipt) for receipt in receipts]
     return view
 
 

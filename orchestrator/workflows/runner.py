@@ -10,7 +10,7 @@ import structlog
 
 from agentpool.states import AgentState
 from orchestrator.agents.base import Publish
-from orchestrator.agents.durability import Recorder
+from orchestrator.agents.durability import Recorder, Refusal
 from orchestrator.agents.service import AgentService
 from orchestrator.clock import Clock
 from orchestrator.context.engine import ContextEngine
@@ -31,6 +31,19 @@ FINAL = ("completed", "failed", "cancelled")
 PLANNING_ROLE = "chief-architect"
 PUBLISHER = "supervisor"
 log = structlog.get_logger(__name__)
+
+
+class Effort:
+    """A run that is being worked on.
+
+    Attributes:
+        is_cancelled: set when somebody wants it ended.
+        refusal: why what is known of it cannot be recorded now, or None; its agents have their own.
+    """
+
+    def __init__(self) -> None:
+        self.is_cancelled = asyncio.Event()
+        self.refusal: Refusal | None = None
 
 
 class RunService:
@@ -58,7 +71,7 @@ class RunService:
         self._clock = clock
         self._running: dict[str, asyncio.Task[None]] = {}
         self._runs: dict[str, Run] = {}
-        self._wishes: dict[str, asyncio.Event] = {}
+        self._efforts: dict[str, Effort] = {}
 
     async def create(
         self, project_id: str, *, issue_id: str, task: str, workflow: str = "team", runtime: str | None = None
@@ -93,14 +106,14 @@ class RunService:
 
     def _begin(self, run: Run) -> None:
         self._runs[run.run_id] = run
-        self._wishes[run.run_id] = asyncio.Event()
+        self._efforts[run.run_id] = Effort()
         task = asyncio.create_task(self._execute(run.run_id), name=f"run {run.run_id}")
         self._running[run.run_id] = task
         task.add_done_callback(lambda done: self._ended(run.run_id, done))
 
     def _ended(self, run_id: str, task: asyncio.Task[None]) -> None:
         self._running.pop(run_id, None)
-        self._wishes.pop(run_id, None)
+        self._efforts.pop(run_id, None)
         if not task.cancelled() and task.exception() is not None:
             log.error("run_task_failed", run_id=run_id, exc_info=task.exception())
 
@@ -130,19 +143,26 @@ class RunService:
         run = await self.get(project_id, run_id)
         if run.status in FINAL:
             raise Conflict(f"run {run_id} is already {run.status}")
-        if run_id in self._wishes:
-            self._wishes[run_id].set()
-        await asyncio.gather(*(self._terminate(run, step) for step in run.steps if step.status == "running"))
+        effort = self._efforts.get(run_id)
+        if effort is not None:
+            effort.is_cancelled.set()
+        ends = await asyncio.gather(*(self._terminate(run, step) for step in run.steps if step.status == "running"))
         task = self._running.get(run_id)
-        if task is not None:
-            await self._recorder.patiently(asyncio.ensure_future(asyncio.wait({task})))
+        if task is not None and effort is not None:
+            if (refused := next(filter(None, ends), None)) is not None:
+                raise refused
+            await self._recorder.patiently(asyncio.ensure_future(asyncio.wait({task})), effort)
         return await self.get(project_id, run_id)
 
-    async def _terminate(self, run: Run, step: RunStep) -> None:
+    async def _terminate(self, run: Run, step: RunStep) -> StorageWriteFailed | None:
+        """End a step's agent; what refused to record that, if anything."""
         try:
             await self._agents.terminate(await self._agents.get(run.project_id, step.agent_id or ""))
+        except StorageWriteFailed as refused:
+            return refused
         except SidecarError as error:
             log.debug("step_not_ended", run_id=run.run_id, step=step.step, slug=error.slug)
+        return None
 
     async def _execute(self, run_id: str) -> None:
         run = self._runs[run_id]
@@ -208,19 +228,19 @@ class RunService:
         """Wait, but no longer than until the run is cancelled."""
         try:
             async with asyncio.timeout(seconds):
-                await self._wishes[run_id].wait()
+                await self._efforts[run_id].is_cancelled.wait()
         except TimeoutError:
             pass
 
     def _is_cancelled(self, run_id: str) -> bool:
-        return self._wishes[run_id].is_set()
+        return self._efforts[run_id].is_cancelled.is_set()
 
     async def _change(self, run_id: str, name: str, **changes: Any) -> RunStep:
         run = self._runs[run_id]
         step = msgspec.structs.replace(_step(run, name), **changes)
         steps = [step if old.step == name else old for old in run.steps]
         run = self._runs[run_id] = msgspec.structs.replace(run, steps=steps, updated_at=self._clock.now())
-        await self._recorder.until_stored(lambda: self._store.put_run(self._runs[run_id]))
+        await self._recorder.until_stored(lambda: self._store.put_run(self._runs[run_id]), self._efforts[run_id])
         return step
 
     async def _finish(self, run_id: str) -> None:
@@ -234,7 +254,7 @@ class RunService:
             status, error = "completed", None
         now = self._clock.now()
         run = msgspec.structs.replace(run, status=status, error=error, updated_at=now, ended_at=now)
-        await self._recorder.until_stored(lambda: self._store.put_run(run))
+        await self._recorder.until_stored(lambda: self._store.put_run(run), self._efforts[run_id])
         self._runs[run_id] = run
         await self._tell(run, "run_completed", "completed", {"status": status})
         del self._runs[run_id]
@@ -248,7 +268,7 @@ class RunService:
             correlation_id=run.run_id,
             data={"run_id": run.run_id, "issue_id": run.issue_id, **data},
         )
-        await self._recorder.until_stored(lambda: self._publish(run.project_id, draft))
+        await self._recorder.until_stored(lambda: self._publish(run.project_id, draft), self._efforts[run.run_id])
 
     async def stop(self) -> None:
         """Let go of all runs; they stay unfinished in storage and are resumed by the next sidecar."""

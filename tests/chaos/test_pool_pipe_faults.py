@@ -223,6 +223,35 @@ async def test_an_agent_that_does_not_read_is_bounded_and_reported(tmp_path: Pat
         assert {"stdin_full"} < set(ends) <= {"stdin_full", "stdin_closed", "agent_ended"}
 
 
+#: Ignores TERM, and gives its result when it is told on stdin that it is being ended.
+OBEDIENT = """
+import signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print('{"type":"heartbeat"}', flush=True)
+for line in sys.stdin:
+    if line == '{"type":"shutdown"}\\n':
+        print('{"type":"result","result":{"status":"partial"}}', flush=True)
+        sys.exit(0)
+"""
+
+
+@pytest.mark.parametrize("by", ["kill", "wall_limit", "stop"])
+async def test_an_agent_that_is_ended_is_told_on_stdin(tmp_path: Path, by: str) -> None:
+    """An agent that is being ended never got the protocol's ``shutdown``, and could not give what it had so far."""
+    limits = Limits(wall_s=1.0) if by == "wall_limit" else Limits()
+    async with local_bench(tmp_path, workers=1) as (bench, pool):
+        await bench.launch("a", argv=(sys.executable, "-c", OBEDIENT), limits=limits, grace_s=30)
+        await bench.said("a", "heartbeat")
+        if by == "kill":
+            await pool.kill("a", grace_s=30)
+        elif by == "stop":
+            await pool.stop(grace_s=30)
+        exited = await bench.exited("a")
+        assert (exited.exit_code, exited.ended_by) == (0, {"kill": "killed", "stop": "shutdown"}.get(by, by))
+        assert len(bench.records("a", "result")) == 1
+        assert exited.usage.stdin_bytes == len('{"type":"shutdown"}\n')
+
+
 async def test_a_full_feed_refuses_all_that_follows_until_it_is_tried_again(tmp_path: Path) -> None:
     """Prevents a small line that overtakes a large one for which there was no room."""
     go = tmp_path / "go"

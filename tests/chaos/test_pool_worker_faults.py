@@ -23,6 +23,7 @@ from agentpool.proctable import snapshot
 from agentpool.testing import child, ignore, leave, result, say, wait, write
 from tests.support.pools import is_living, local_bench, stat_of, worker_keeping
 from tests.support.processes import processes_with
+from tests.support.supervisors import running_supervisor, settings
 from tests.support.waiting import until, until_async
 
 pytestmark = pytest.mark.chaos
@@ -150,10 +151,27 @@ async def test_a_crash_loop_is_reported_and_not_looped(tmp_path: Path) -> None:
             os.kill(worker, signal.SIGKILL)
             lost = await bench.fact(WorkerLost, lambda fact, pid=worker: fact.pid == pid)  # type: ignore[misc]
             assert lost.is_replaced is (number < 2)
+        assert pool.stats().workers_held_back == 1
         with pytest.raises(LaunchFailed) as caught:
             await bench.launch("a", leave())
         assert (caught.value.reason, caught.value.is_permanent) == ("worker_lost", False)
         assert pool.stats().running == 0
+
+
+async def test_a_worker_that_is_held_back_shows_in_the_health(tmp_path: Path) -> None:
+    """A sidecar that had lost half of its workers for crashing again and again called itself healthy."""
+    async with running_supervisor(tmp_path, settings(workers=2)) as supervisor:
+        assert (await supervisor.health())["checks"]["pool"] == "ok"
+        while not supervisor.pool.stats().workers_held_back:
+            lost = supervisor.pool.stats().workers_lost
+            os.kill(supervisor.pool.worker_pids()[0], signal.SIGKILL)
+            await until_async(lambda lost=lost: supervisor.pool.stats().workers_lost > lost, what="the loss is seen")  # type: ignore[misc]
+            await until_async(
+                lambda: len(supervisor.pool.worker_pids()) == 2 or supervisor.pool.stats().workers_held_back,
+                what="it is replaced or held back",
+            )
+        health = await supervisor.health()
+        assert (health["status"], health["checks"]["pool"]) == ("degraded", "degraded")
 
 
 async def test_workers_killed_at_random_lose_no_agent(tmp_path: Path, chaos_seed: int, chaos_rounds: int) -> None:

@@ -102,5 +102,7 @@ def check_ended(server: Server, records: list[Any], acknowledged: set[str], star
         if not (starts[agent_id] <= max(1, record["attempt"]) == ended_attempts[agent_id] >= begun[agent_id])
     }
     assert wrong == {}, "status, attempt, starts, started events, end events"
-    left = {agent_id: record["survivors"] for agent_id, record in by_id.items() if record["survivors"].get("count")}
+    left = {
+        agent_id: record["survivors"] for agent_id, record in by_id.items() if record["survivors"].get("count") != 0
+    }
     assert left == {}

@@ -192,6 +192,35 @@ async def test_crash_loops_end_in_quarantine(tmp_path: Path) -> None:
                 PROJECT, EventQuery(types=("agent_quarantined",), timeout_s=PATIENCE_S), subscriber="test"
             )
         assert [event.data["agent_id"] for event in page.events] == [record.agent_id]
+        assert page.events[0].data["restart_limit"] == 2
+        # Its own record says so too, or nobody would know why it was not tried once more.
+        assert record.evidence["quarantine"] == {"restart_limit": 2, "restart_window_seconds": 600.0}
+        assert "python-specialist has restarted 2 times within 600 s" in (record.error or "")
+
+
+async def test_an_agent_cannot_say_that_its_role_is_in_quarantine(tmp_path: Path) -> None:
+    """A refused line with the word ``quarantine`` in it published the sidecar's own event of that name."""
+    line = '{"type":"event","event_type":"x","topic":"testing","priority":"quarantine"}'
+    async with running_supervisor(tmp_path) as supervisor:
+        spawned = await supervisor.agents.spawn(request("/bin/echo", line))
+        record = await ended(supervisor, spawned.record.agent_id)
+        assert "quarantine" in record.evidence["refused_lines"][0]
+        async with asyncio.timeout(PATIENCE_S):
+            while not (await supervisor.agents.get(PROJECT, record.agent_id)).is_end_published:
+                await asyncio.sleep(0.01)
+        assert "agent_quarantined" not in await event_types(supervisor, record.agent_id)
+        assert "quarantine" not in record.evidence
+
+
+async def test_messages_show_what_became_of_them_after_the_end(tmp_path: Path) -> None:
+    """A message to an agent that ended before it read was accepted, and then nobody could see its fate any more."""
+    async with running_supervisor(tmp_path) as supervisor:
+        spawned = await supervisor.agents.spawn(request("/bin/sleep", "600"))
+        small = supervisor.agents.send(spawned.record, "hello", None)
+        large = supervisor.agents.send(spawned.record, "x" * 200_000, None)
+        record = await supervisor.agents.terminate(spawned.record, force=True)
+        states = {one["message_id"]: one["state"] for one in supervisor.agents.full_view(record)["inputs"]}
+        assert states == {small.message_id: "written", large.message_id: "dead"}
 
 
 async def test_terminate_takes_the_whole_tree(tmp_path: Path) -> None:

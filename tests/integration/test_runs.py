@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentpool.admission import DEFAULT_RETRY_S
-from orchestrator.errors import BadRequest, Conflict, NotFound, PoolSaturated
+from orchestrator.agents import durability
+from orchestrator.errors import BadRequest, Conflict, NotFound, PoolSaturated, StorageWriteFailed
 from orchestrator.models import ResultQuery, Run
 from orchestrator.supervisor import Supervisor
 from tests.support.supervisors import PATIENCE_S, PROJECT, events, running_supervisor
+from tests.support.waiting import until_async
 
 ROLE = """---
 name: {name}
@@ -119,6 +122,40 @@ async def test_cancel_does_not_wait_for_the_pool(tmp_path: Path, monkeypatch: py
         assert cancelled.status == "cancelled"
         assert [step.status for step in cancelled.steps] == ["killed", "pending"]
         assert supervisor.registry.live == {}
+
+
+async def test_cancel_is_not_told_of_a_record_that_waits_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent elsewhere whose end found no room gave a run's cancelling a 503 although the run went on and ended."""
+    for name, seconds in (("PATIENCE_S", 0.1), ("LOOK_S", 0.02), ("FIRST_WAIT_S", 0.02), ("LONGEST_WAIT_S", 0.02)):
+        monkeypatch.setattr(durability, name, seconds)
+    write_roles(tmp_path, chief_architect="sleep 600", code_reviewer="echo never")
+    async with running_supervisor(tmp_path) as supervisor:
+        recorder, put_run, go_on = supervisor.runs._recorder, supervisor.runs._store.put_run, asyncio.Event()
+        run = await supervisor.runs.create(PROJECT, issue_id="issue-1", task="look", workflow="quick")
+        await until_async(lambda: supervisor.registry.counts()["running"] == 1, what="the run works")
+
+        async def refuse() -> None:
+            raise StorageWriteFailed("no room for that one")
+
+        async def put_slowly(changed: Run) -> None:
+            await go_on.wait()
+            await put_run(changed)
+
+        monkeypatch.setattr(supervisor.runs._store, "put_run", put_slowly)
+        elsewhere = asyncio.create_task(recorder.until_stored(refuse))
+        cancelling = asyncio.create_task(supervisor.runs.cancel(PROJECT, run.run_id))
+        await until_async(lambda: supervisor.registry.live == {}, what="its agent has ended")
+        await until_async(
+            lambda: recorder.refusal is not None and time.monotonic() - recorder.refusal.since > 0.5,
+            what="storage has refused the other one for long",
+        )
+        assert not cancelling.done()
+        go_on.set()
+        assert (await cancelling).status == "cancelled"
+        elsewhere.cancel()
+        await asyncio.gather(elsewhere, return_exceptions=True)
 
 
 async def test_cancel_ends_an_agent_that_nobody_knew_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

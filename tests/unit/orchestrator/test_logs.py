@@ -106,6 +106,36 @@ def test_a_log_of_bounded_size_keeps_one_old_file(tmp_path: Path) -> None:
     assert file.dropped == 0
 
 
+def test_a_log_that_is_a_link_is_kept_where_it_leads(tmp_path: Path) -> None:
+    """A log that somebody had linked elsewhere took nothing; renaming the link would have lost the way there."""
+    (tmp_path / "elsewhere").mkdir(mode=0o755)
+    path, target = tmp_path / "sidecar.log", tmp_path / "elsewhere" / "kept.log"
+    path.symlink_to(target)
+    file = LogFile(path, max_bytes=1000)
+    for number in range(30):
+        file.handle(logging.makeLogRecord({"msg": f"{number:099d}"}))
+    file.close()
+    kept = target.with_name("kept.log.1").read_text() + path.read_text()
+    assert [int(line) for line in kept.splitlines()] == list(range(10, 30))
+    assert path.is_symlink()
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert target.parent.stat().st_mode & 0o777 == 0o755
+    assert file.dropped == 0
+
+
+def test_a_log_that_leads_to_a_device_never_renames_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A line longer than the bound renamed /dev/null."""
+    renamed: list[object] = []
+    monkeypatch.setattr(os, "replace", lambda *names: renamed.append(names))
+    path = tmp_path / "sidecar.log"
+    path.symlink_to("/dev/null")
+    file = LogFile(path, max_bytes=10)
+    file.handle(logging.makeLogRecord({"msg": "x" * 100}))
+    file.close()
+    assert renamed == []
+    assert file.dropped == 0
+
+
 def test_a_stream_that_takes_nothing_gets_no_tracebacks(capsys: pytest.CaptureFixture[str]) -> None:
     """A stderr on a full disk made each line raise in its own handler, which wrote a traceback there as well."""
     full = Path("/dev/full")
