@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from orchestrator.context.budget import Ranges, Selection
 from orchestrator.context.excerpts import View
@@ -27,18 +28,29 @@ def name_map(selection: Selection, budget: int) -> dict[str, Names]:
     parts = ((chosen.ranked.facts.path, chosen.view, chosen.ranges) for chosen in selection.chosen if chosen.ranges)
     rest: Iterable[tuple[str, View, Ranges]] = ((path, view, ()) for path, view in selection.unshown.items())
     for path, view, ranges in (*parts, *rest):
-        names = _names(view, ranges)
-        cost = sum(len(str(name)) + _EACH_BYTES for _, name in names)
-        if names and cost <= left:
+        # a file takes a third of what is left at most, so that one of many names leaves room for others
+        names, cost = _within(_names(view, ranges), left // 3)
+        if names:
             found[path] = names
             left -= cost
     return found
 
 
+def _within(names: Names, room: int) -> tuple[Names, int]:
+    """The first names that fit into ``room`` bytes, and what they take."""
+    cost = 0
+    for place, (_, name) in enumerate(names):
+        size = len(str(name)) + _EACH_BYTES
+        if cost + size > room:
+            return names[:place], cost
+        cost += size
+    return names, cost
+
+
 def _names(view: View, ranges: Sequence[tuple[int, int]]) -> Names:
     shown = {line for first, last in ranges for line in range(first, last + 1)}
-    found: dict[str, int] = {}
+    found: dict[str, Names] = {}
     for block in view.blocks:
         if block.name and block.first not in shown:
-            found.setdefault(block.name, block.first)
-    return [[line, name] for name, line in found.items()][:_MOST_NAMES]
+            found.setdefault(block.name, [[block.first, block.name]])
+    return list(chain.from_iterable(found.values()))[:_MOST_NAMES]
