@@ -99,9 +99,21 @@ class Session:
     @cached_property
     def client(self) -> Client:
         """A client with an operator's token for ``project_id``."""
-        if self._given_token is not None or self.settings.client.project_id:
+        if self._given_token is not None:
+            return self.operator
+        if self.settings.client.project_id:
+            self._check_project(self.settings.client.project_id)
             return self.operator
         return self._client(self._token(self.project_id))
+
+    def _check_project(self, project_id: str) -> None:
+        """Raise Failure unless the sidecar knows the project: it takes a token of an unknown one for its default's."""
+        from api.cli.failures import Failure
+
+        known = [str(project["project_id"]) for project in self.operator.projects().get("projects", [])]
+        if project_id not in known:
+            text = f"no project is named {project_id!r}; known are: {', '.join(sorted(known)) or 'none'}"
+            raise Failure(f"{text}. `orchestrator serve --project ID=DIR` and `run --project DIR` add one", 2)
 
     @cached_property
     def project_id(self) -> str:

@@ -294,6 +294,15 @@ def test_project_of_the_current_directory(sidecar: Server) -> None:
     )
 
 
+def test_a_project_that_nobody_knows_is_refused(sidecar: Server) -> None:
+    """A slip in --project-id set an agent to work on the default project, and showed that one's results."""
+    for arguments in (("results", "list"), ("agent", "spawn", "code-reviewer", "--issue", "slip", "Look")):
+        refused = sidecar.cli(*arguments, "--project-id", "nope")
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "no project is named 'nope'; known are: " in refused.stderr
+        assert "sample" in refused.stderr
+
+
 def test_attach_sends_lines_and_ends_with_the_agent(sidecar: Server) -> None:
     """Prevents attach from losing what is typed, or from never coming back."""
     script = 'read -r line; printf "%s\\n" "got: $line"'

@@ -105,7 +105,7 @@ def test_an_alias_bomb_is_refused_before_it_grows() -> None:
 def test_deep_nesting_is_refused(value: str) -> None:
     """Deep nesting must end in an error and not in a RecursionError or a crash of the C parser."""
     error = _refusal(_document(f"key:\n  {value}"))
-    assert "nested deeper" in error.reason
+    assert "nested deeper" in error.reason or "nesting depth" in error.reason  # libyaml 0.2.6 has a bound of its own
 
 
 def test_too_many_values_are_refused() -> None:
