@@ -255,7 +255,7 @@ async def test_an_agent_that_is_ended_is_told_on_stdin(tmp_path: Path, by: str) 
 @pytest.mark.parametrize("how", ["closed", "full", "none"])
 async def test_an_agent_that_cannot_be_told_is_ended_all_the_same(tmp_path: Path, how: str) -> None:
     """Prevents a word on stdin that keeps the signal from following it."""
-    argv = ("/bin/sh", "-c", 'exec 0<&-; echo "{\\"type\\":\\"heartbeat\\"}"; exec sleep 600')
+    argv: tuple[str, ...] = ("/bin/sh", "-c", 'exec 0<&-; echo "{\\"type\\":\\"heartbeat\\"}"; exec sleep 600')
     if how != "closed":
         argv = ("/bin/sleep", "600")
     async with local_bench(tmp_path, workers=1, input_bytes=256 << 10) as (bench, pool):
