@@ -105,6 +105,15 @@ class Agent:
 
     def _say(self, record: dict[str, Any]) -> None:
         out = self._out or sys.stdout
-        text = "".join(_ENCODE(record, 0)) if _ENCODE else _ENCODER.encode(record)
-        out.write(text + "\n")
+        out.write(_encode(record) + "\n")
         out.flush()
+
+
+def _encode(record: dict[str, Any]) -> str:
+    """As ``JSONEncoder.encode``; raises ValueError (NaN, a circle), TypeError or RecursionError (too deep)."""
+    if _ENCODE:
+        try:
+            return "".join(_ENCODE(record, 0))
+        except RecursionError:
+            pass  # a circle, perhaps, which this one does not look for: the other one says so
+    return _ENCODER.encode(record)

@@ -78,7 +78,10 @@ class Pool(Protocol):
         """Start the attempt in its granted slot. Raises LaunchFailed, PoolClosed."""
 
     async def kill(self, agent_id: str, *, grace_s: float | None = None, reason: str = "killed") -> None:
-        """Begin to end an agent (AgentExited follows). ``None`` takes the spec's grace. Raises UnknownAgent."""
+        """Begin to end an agent (AgentExited follows). ``None`` takes the spec's grace. Raises UnknownAgent.
+
+        With grace, an agent that reads stdin gets the native protocol's ``shutdown`` there before it is signalled.
+        """
 
     def send(self, agent_id: str, message_id: str, line: bytes) -> None:
         """Queue one line for an agent's stdin; InputState facts follow. Raises UnknownAgent."""

@@ -16,7 +16,7 @@ def become_agent(
     flags: ProcessFlags | None,
     parent: int,
 ) -> None:
-    """In a forked child: a session, the death signal, the cgroup, nice, limits, the directory.
+    """In a forked child: a session, the cgroup, the death signal, nice, limits, the directory.
 
     ``flags`` set the death signal; None where whoever sees the parent die kills all that is in the cgroup instead. So
     the cgroup comes before the look at the parent: a child that still sees it alive is found there afterwards.

@@ -40,7 +40,8 @@ def sweep(agents: list[Keepless], *, also_reap: Iterable[int] = ()) -> dict[str,
     """KILL all processes of agents whose worker died, until none is left; by agent, what remains.
 
     Blocks for at most LIMIT_S; to be run in a thread. Their orphans come to this process when it is a
-    subreaper, and are reaped here; ``also_reap`` are further processes of the worker's own.
+    subreaper, and are reaped here. ``also_reap`` are the worker's zygotes, which die with it: as long as one is
+    dying, a child that it forked last may enter its cgroup and find that its parent lives, so nothing is over before.
     """
     table = ProcessTable()
     me = os.getpid()
@@ -52,19 +53,22 @@ def sweep(agents: list[Keepless], *, also_reap: Iterable[int] = ()) -> dict[str,
         trees[agent.agent_id] = Tree(pid, agent.start_ticks, agent.nonce, leaf, table, me, _nobody)
         if leaf is not None:
             leaves.append(leaf)
-    reapable = {agent.pid for agent in agents if agent.pid is not None} | set(also_reap)
+    reapable = {agent.pid for agent in agents if agent.pid is not None}
+    zygotes = set(also_reap)
     deadline = time.monotonic() + LIMIT_S
     pending = dict(trees)
-    while pending and time.monotonic() < deadline:
+    while (pending or zygotes) and time.monotonic() < deadline:
+        are_zygotes_gone = reap(zygotes)  # before the looks, which are the last ones then
         for agent_id, tree in list(pending.items()):
             members = tree.members()
             if not members:
-                del pending[agent_id]
+                if are_zygotes_gone:
+                    del pending[agent_id]
                 continue
             reapable.update(entry.pid for entry in members)
             tree.kill()
         reap(reapable)
-        if pending:
+        if pending or zygotes:
             time.sleep(LOOK_S)
     while reapable and time.monotonic() < deadline and not reap(reapable):
         time.sleep(LOOK_S)

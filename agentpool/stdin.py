@@ -58,18 +58,14 @@ class StdinQueue:
         if self._waiting_bytes + len(data) > self._bound:
             self._report(message_id, "dead", "stdin_full")
             return
-        self._waiting.append((message_id, memoryview(data)))
-        self._waiting_bytes += len(data)
         self._report(message_id, "queued", "")
-        self.flush()
+        self._queue(message_id, data)
 
     def say(self, line: bytes) -> None:
         """Queue one line (its newline is added) whose fate nobody asks for, if there is room."""
         data = line + b"\n"
         if self._fd is not None and not self._is_closing and self._waiting_bytes + len(data) <= self._bound:
-            self._waiting.append((None, memoryview(data)))
-            self._waiting_bytes += len(data)
-            self.flush()
+            self._queue(None, data)
 
     def feed(self, lines: Iterable[FeedLine], *, is_retry: bool) -> None:
         """Queue lines (their newlines are added) up to the first that there is no room for; see ``messages.Feed``."""
@@ -90,11 +86,14 @@ class StdinQueue:
                 self._is_refusing = self._wants_room = True
                 self._report_feed("full", sequence)
                 return
-            self._waiting.append((None, memoryview(data)))
-            self._waiting_bytes += len(data)
-            self.flush()
+            self._queue(None, data)
         if is_retry:
             self._report_feed("taken", sequence)
+
+    def _queue(self, message_id: str | None, data: bytes) -> None:
+        self._waiting.append((message_id, memoryview(data)))
+        self._waiting_bytes += len(data)
+        self.flush()
 
     def flush(self) -> None:
         """Write what the pipe takes now."""

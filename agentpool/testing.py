@@ -15,6 +15,7 @@ import msgspec
 
 from agentpool import scripted
 from agentpool.admission import Admission, SlotTicket
+from agentpool.agentpipes import SHUTDOWN
 from agentpool.base import Leftover, OutputChunk, PoolStats, Settled
 from agentpool.config import PoolConfig
 from agentpool.errors import LaunchFailed, PoolClosed, PoolError, UnknownAgent
@@ -241,6 +242,8 @@ class MemoryPool:
             raise UnknownAgent(agent_id) from None
 
     def _end(self, run: _Run, grace_s: float, reason: str) -> None:
+        if not run.reason and run.runtime.has_stdin and grace_s > 0:
+            run.inputs.put_nowait(("", SHUTDOWN))
         run.reason = run.reason or reason
         if "SIGTERM" in run.ignored and grace_s > 0:
             asyncio.get_running_loop().call_later(grace_s, self._force, run)
@@ -274,7 +277,7 @@ class MemoryPool:
                 attempt=run.spec.attempt,
                 exit_code=code,
                 signal=None if code is not None else 9 if run.force else 15,
-                ended_by=run.reason if code is None else "",
+                ended_by=run.reason,
                 terminal=msgspec.json.encode(verdict) if verdict is not None else b"",
                 usage=Usage(stdout_bytes=run.logs["stdout"].received_bytes),
                 survivors=Survivors(count=0, checked_by=("memory",)),

@@ -85,12 +85,19 @@ class Zygote:
             if kind == "Fork":
                 forks.append(fields)
             elif fields[0] in self._children:
-                try:
-                    os.killpg(*fields)
-                except (ProcessLookupError, PermissionError):
-                    pass
+                self._signal(*fields)
         self._fork_all(forks)
         return True
+
+    @staticmethod
+    def _signal(pid: int, number: int) -> None:
+        """Signal the group of a child that has not been reaped, so that the number is still its own."""
+        try:
+            os.killpg(pid, number)
+        except ProcessLookupError:
+            os.kill(pid, number)  # it has been forked just now and has no session yet
+        except PermissionError:
+            pass
 
     def _fork_all(self, orders: list[list[Any]]) -> None:
         """Fork in a loop that does nothing else: after each fork, every page that is written to is copied again.

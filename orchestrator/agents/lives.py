@@ -265,7 +265,7 @@ class AgentLives:
             "usage": usage_of(exited),
             "survivors": msgspec.to_builtins(exited.survivors),
             "ended_at": self._clock.now(),
-            "inputs": [msgspec.to_builtins(receipt) for receipt in live.inputs.values()],
+            "inputs": live.settle_inputs(),
         }
         if is_restarting:
             # What the attempt left behind, if anything, may not speak for the next one.

@@ -58,7 +58,9 @@ class LiveAgent:
         self.has_process = False
         self.refusal: Refusal | None = None
         self.progress: JSON = {}
-        self.inputs: dict[str, InputReceipt] = {}
+        # Of attempts under an earlier sidecar, perhaps.
+        known = msgspec.convert(record.inputs, list[InputReceipt])
+        self.inputs = {receipt.message_id: receipt for receipt in known}
         self.stdout_bytes = 0
         self.stderr_bytes = 0
         self.record_dir = ""
@@ -96,6 +98,13 @@ class LiveAgent:
         self.inputs[receipt.message_id] = receipt
         while len(self.inputs) > MAX_INPUTS:
             del self.inputs[next(iter(self.inputs))]
+
+    def settle_inputs(self) -> list[JSON]:
+        """What became of its messages, now that its attempt is over: one that a lost worker still had is dead."""
+        for receipt in list(self.inputs.values()):
+            if receipt.state == "queued":
+                self.inputs[receipt.message_id] = msgspec.structs.replace(receipt, state="dead", reason="agent_ended")
+        return [msgspec.to_builtins(receipt) for receipt in self.inputs.values()]
 
     def begin_attempt(self) -> None:
         """Forget what belonged to the attempt before."""

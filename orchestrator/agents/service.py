@@ -316,13 +316,13 @@ class AgentService:
         try:
             if live is None:
                 raise UnknownAgent(record.agent_id)
-            receipt = InputReceipt(message_id=message_id, state="queued")
-            live.remember_input(receipt)
             self._pool.send(record.agent_id, message_id, msgspec.json.encode(body))
         except UnknownAgent as error:
             raise AgentNotRunning(
                 f"agent {record.agent_id} is {record.status} and reads no messages; spawn a new one"
             ) from error
+        receipt = InputReceipt(message_id=message_id, state="queued")
+        live.remember_input(receipt)  # in the same turn of the loop, so before anything is told of it
         return receipt
 
     async def store_result(self, project_id: str, draft: ResultDraft, *, result_id: str | None = None) -> Stored:

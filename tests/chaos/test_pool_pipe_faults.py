@@ -252,6 +252,25 @@ async def test_an_agent_that_is_ended_is_told_on_stdin(tmp_path: Path, by: str) 
         assert exited.usage.stdin_bytes == len('{"type":"shutdown"}\n')
 
 
+@pytest.mark.parametrize("how", ["closed", "full", "none"])
+async def test_an_agent_that_cannot_be_told_is_ended_all_the_same(tmp_path: Path, how: str) -> None:
+    """Prevents a word on stdin that keeps the signal from following it."""
+    argv: tuple[str, ...] = ("/bin/sh", "-c", 'exec 0<&-; echo "{\\"type\\":\\"heartbeat\\"}"; exec sleep 600')
+    if how != "closed":
+        argv = ("/bin/sleep", "600")
+    async with local_bench(tmp_path, workers=1, input_bytes=256 << 10) as (bench, pool):
+        await bench.launch("a", argv=argv, runtime="text" if how == "none" else "jsonl")
+        if how == "closed":
+            await bench.said("a", "heartbeat")
+        elif how == "full":
+            for number in range(2):
+                pool.send("a", f"m{number}", b"x" * (200 << 10))
+            await bench.fact(InputState, lambda fact: fact.reason == "stdin_full")
+        await pool.kill("a", grace_s=30)
+        exited = await bench.exited("a")
+        assert (exited.signal, exited.ended_by, exited.survivors.count) == (signal.SIGTERM, "killed", 0)
+
+
 async def test_a_full_feed_refuses_all_that_follows_until_it_is_tried_again(tmp_path: Path) -> None:
     """Prevents a small line that overtakes a large one for which there was no room."""
     go = tmp_path / "go"

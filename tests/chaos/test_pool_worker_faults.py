@@ -239,22 +239,27 @@ async def test_the_death_of_the_warm_parent_ends_its_agents_and_it_is_replaced(t
         assert bench.losses() == []
 
 
+@pytest.mark.parametrize("victims", ["parent", "worker", "both"])
 @pytest.mark.parametrize("cgroups", [True, False], ids=["cgroups", "no-cgroups"])
-async def test_nothing_outlives_a_warm_parent_that_dies_amid_its_forks(tmp_path: Path, cgroups: bool) -> None:
+async def test_nothing_outlives_a_warm_parent_that_dies_amid_its_forks(
+    tmp_path: Path, cgroups: bool, victims: str
+) -> None:
     """Prevents an agent that was forked when nobody could be told any more, and lives on unseen."""
     (tmp_path / "warm.py").write_text("import time\ndef stay(agent):\n    time.sleep(600)\n", encoding="utf-8")
     place: dict[str, Any] = {"runtime": "python", "workspace": str(tmp_path), "argv": ("warm:stay",)}
     async with local_bench(tmp_path, workers=1, cgroups=cgroups) as (bench, pool):
         first = await bench.launch("first", **place)
-        parent = worker_keeping(first.pid)
+        parent, worker = worker_keeping(first.pid), pool.worker_pids()[0]
+        killed = {"parent": [parent], "worker": [worker], "both": [parent, worker]}[victims]
         names = [f"a{number}" for number in range(40)]
         launches = [asyncio.create_task(bench.launch(name, **place)) for name in names]
         await asyncio.wait(launches, return_when=asyncio.FIRST_COMPLETED)
-        os.kill(parent, signal.SIGKILL)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
         outcomes = await asyncio.gather(*launches, return_exceptions=True)
         started = {name: one for name, one in zip(names, outcomes, strict=True) if isinstance(one, AgentStarted)}
         assert started
-        assert {one.reason for one in outcomes if isinstance(one, LaunchFailed)} <= {"resources"}
+        assert {one.reason for one in outcomes if isinstance(one, LaunchFailed)} <= {"resources", "worker_lost"}
         for name in started:  # some may have had the next parent
             with contextlib.suppress(UnknownAgent):
                 await pool.kill(name, grace_s=0.0)

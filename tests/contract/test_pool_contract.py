@@ -112,6 +112,18 @@ async def test_input_for_an_agent_without_stdin_is_dead(make_pool: PoolFactory, 
         await bench.exited("a")
 
 
+async def test_an_agent_that_is_ended_is_told_on_stdin(make_pool: PoolFactory, tmp_path: Path) -> None:
+    """A pool that only signals: an agent that has no handler for it could not give what it had so far."""
+    async with bench_of(make_pool(), tmp_path) as bench:
+        steps = (ignore("SIGTERM"), say({"type": "heartbeat"}), {"do": "echo", "lines": 1}, leave(0))
+        await bench.launch("a", *steps)
+        await bench.said("a", "heartbeat")
+        await bench.pool.kill("a", grace_s=30)
+        exited = await bench.exited("a")
+        assert (exited.exit_code, exited.ended_by) == (0, "killed")
+        assert [json.loads(record.payload)["message"] for record in bench.records("a", "progress")] == ["shutdown"]
+
+
 async def test_a_feed_reaches_all_its_agents_in_order(make_pool: PoolFactory, tmp_path: Path) -> None:
     """Prevents lines of a feed that overtake one another, and a retry that is never answered."""
     lines = [FeedLine(n, json.dumps({"type": "event", "text": f"line {n}"}).encode()) for n in range(1, 4)]

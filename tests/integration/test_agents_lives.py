@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from agentpool.errors import UnknownAgent
+from orchestrator.agents.registry import LiveAgent
 from orchestrator.errors import AgentNotRunning, BadRequest, NoSuchAgent, PoolSaturated, SpawnFailed, UnknownAgentType
 from orchestrator.events.query import EventQuery
 from orchestrator.identifiers import new_id
@@ -221,6 +222,23 @@ async def test_messages_show_what_became_of_them_after_the_end(tmp_path: Path) -
         record = await supervisor.agents.terminate(spawned.record, force=True)
         states = {one["message_id"]: one["state"] for one in supervisor.agents.full_view(record)["inputs"]}
         assert states == {small.message_id: "written", large.message_id: "dead"}
+
+
+async def test_no_message_stays_queued_when_its_worker_is_lost(tmp_path: Path) -> None:
+    """A message that waited in a worker that died was shown as queued for ever."""
+    async with running_supervisor(tmp_path) as supervisor:
+        spawned = await supervisor.agents.spawn(request("/bin/sleep", "600"))
+        agent_id = spawned.record.agent_id
+        profile = supervisor.registry.live[agent_id].profile
+        waiting = supervisor.agents.send(spawned.record, "x" * 80_000, None)
+        for pid in supervisor.pool.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        record = await ended(supervisor, agent_id)
+        assert record.evidence["ended_by"] == "worker_lost"
+        fate = {"message_id": waiting.message_id, "state": "dead", "reason": "agent_ended"}
+        assert supervisor.agents.full_view(record)["inputs"] == [fate]
+        # What is known of one attempt is not forgotten by a sidecar that goes on with the next.
+        assert list(LiveAgent(record, profile).inputs) == [waiting.message_id]
 
 
 async def test_terminate_takes_the_whole_tree(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from orchestrator.agents import durability
-from orchestrator.errors import InvalidToken, SpawnFailed, StorageWriteFailed
+from orchestrator.errors import AgentNotRunning, InvalidToken, SpawnFailed, StorageWriteFailed
 from orchestrator.identifiers import new_id
 from orchestrator.models import AgentQuery, AgentRecord, ResultDraft, ResultQuery
 from orchestrator.supervisor import Supervisor
@@ -391,6 +391,17 @@ async def test_a_queued_agents_token_speaks_for_its_first_attempt(tmp_path: Path
         stored = await supervisor.agents.store_result(PROJECT, draft)
         assert (await supervisor.results.get(PROJECT, stored.result.id)).result["status"] == "success"
         assert (await supervisor.agents.terminate(record, force=True)).result_id == stored.result.id
+
+
+async def test_a_refused_message_is_not_shown_as_queued(tmp_path: Path) -> None:
+    """A message to an agent that waited for its start was refused, and listed as queued in its record all the same."""
+    async with running_supervisor(tmp_path) as supervisor:
+        supervisor.pool.pause()
+        record = (await supervisor.agents.spawn(request("/bin/true"))).record
+        with pytest.raises(AgentNotRunning):
+            supervisor.agents.send(record, "hello", None)
+        assert supervisor.agents.full_view(record)["inputs"] == []
+        await supervisor.agents.terminate(record, force=True)
 
 
 async def test_a_restart_that_fails_keeps_what_was_said(tmp_path: Path) -> None:
