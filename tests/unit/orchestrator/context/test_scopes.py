@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,25 @@ def test_scopes_lie_above_and_further_left(rows: list[str]) -> None:
         indents = [len(rows[line - 1]) - len(rows[line - 1].lstrip()) for line in found]
         assert indents == sorted(set(indents))
         assert all(line < first for line in found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"".join(b" " * depth + b"def f():\n" for depth in range(1400)),
+        b"def f():\n" + b"\n" * 1_000_000 + b"    pass\n",
+        b"def f():\n" + b" " * 1_000_000 + b"pass\n",
+        b"class A {\n" + (b" " * 30 + b"}\n") * 30_000,
+    ],
+    ids=["a staircase", "blank lines", "one line", "what closes"],
+)
+def test_no_text_takes_long_to_find_scopes_in(text: bytes) -> None:
+    """One file of a thousand levels, or of blank lines, kept its project busy for minutes, at every answer."""
+    lines = Lines(text)
+    began = time.thread_time()
+    for first in range(1, lines.count + 1, 1 + lines.count // 30):
+        scopes(lines, first, "python")
+    assert time.thread_time() - began < 2.0
 
 
 def _class(name: str, methods: int) -> str:
