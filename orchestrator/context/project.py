@@ -239,15 +239,19 @@ class ProjectState:
         return None
 
     def is_unchanged(self) -> bool:
-        """Whether git and every known file still have their stamps (new files are not looked for). Of git since a
-        watch sees nothing of it where its directory is outside of the project: for work trees and subdirectories."""
-        if self._repository is not None and self._repository.state() != self._git_state:
+        """Whether git and every known file still have their stamps (new files are not looked for)."""
+        if self.has_git_moved():
             return False
         try:
             with reading(self.root) as reader:
                 return all(reader.stamp(path) == facts.stamp for path, facts in self.files.items())
         except OSError:
             return False
+
+    def has_git_moved(self) -> bool:
+        """Whether git was told something since the last look. A watch sees nothing of it where git's directory is
+        outside of the project: for work trees and subdirectories."""
+        return self._repository is not None and self._repository.state() != self._git_state
 
     def _open_repository(self) -> None:
         self._repository_problems: tuple[str, ...] = ()
