@@ -9,6 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.context.budget import Selection
+from orchestrator.context.excerpts import open_view
+from orchestrator.context.names import name_map
 from orchestrator.context.outline import Lines
 from orchestrator.context.scopes import scopes
 from tests.support.context import document, new_library
@@ -133,3 +136,11 @@ def test_names_take_a_twentieth_of_the_budget(tmp_path: Path) -> None:
         names = [name for entry in entries for _, name in entry.get("names", ())]
         assert sum(map(len, names)) <= budget / 20
         assert budget < 4000 or names
+
+
+def test_names_are_counted_in_bytes() -> None:
+    """Names in Chinese took three times what they were allowed."""
+    text = "".join(f"# {chr(0x540D) * 20} {number}\n" + "x = 1\n" * 40 for number in range(30))
+    named = name_map(Selection([], [], True, {"a.md": open_view(text.encode(), "markdown")}), 6000)
+    # a third of a twentieth: names of 62 bytes and what stands around them
+    assert len(named["a.md"]) == 1
