@@ -156,8 +156,10 @@ class Builder:
             )
             return Told(number=ask.number, data={"hits": msgspec.to_builtins(hits)})
         if ask.what == "explain":
-            assert ask.order is not None
-            return Told(number=ask.number, data=self._library.explain(ask.order))
+            order = ask.order
+            assert order is not None
+            _, why = self._look(ask.root, lambda _: self._library.explain(order))  # it looks at everything
+            return Told(number=ask.number, data=why)
         if ask.what == "forget":
             self._forget(ask.root)
             return Told(number=ask.number)
@@ -196,7 +198,9 @@ class Builder:
         """The epoch of what ``work`` saw, and its result. It gets what changed since the last look (None: anything
         may have), and looks at that."""
         watched = self._watch(root)
-        with self._library.state(root).lock:
+        state = self._library.state(root)
+        with state.lock:
+            generation = state.generation
             # the epoch is read before the look: a change during the look makes a later epoch, so nothing is missed
             with self._lock:
                 is_alive, epoch = watched.watch.is_alive, watched.epoch
@@ -208,8 +212,15 @@ class Builder:
                 with self._lock:
                     watched.changed = None  # what was taken has not been looked at
                 raise
-            watched.refreshed = epoch
-            return epoch, result
+            with self._lock:
+                # the watch saw nothing of what the look found, so answers that were made before have this epoch too
+                is_missed = watched.refreshed == watched.epoch == epoch and state.generation != generation
+                watched.epoch += is_missed
+                epoch += is_missed
+                watched.refreshed = epoch
+        if is_missed:
+            self._send(Stale(root=root, epoch=epoch))
+        return epoch, result
 
     def _verify(self, ask: Ask) -> Told:
         """Compare every known file with its stamp; a difference that the watch missed makes a new epoch."""

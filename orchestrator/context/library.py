@@ -299,8 +299,8 @@ class Library:
 
 
 def _refresh(state: ProjectState, changed: Collection[str] | None, division: Division | None = None) -> None:
-    """Bring a state up to date when at most the paths in ``changed`` changed (None: anything may have)."""
-    if changed is None:
+    """Bring a state up to date when at most the paths in ``changed`` changed, or git was told something (None: any)."""
+    if changed is None or state.has_git_moved():
         state.refresh(division)
     elif changed or not state.generation:
         state.refresh_some(changed, division)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import islice
 
 from orchestrator.context.budget import Ranges, Selection
 from orchestrator.context.excerpts import View
@@ -40,7 +40,7 @@ def _within(names: Names, room: int) -> tuple[Names, int]:
     """The first names that fit into ``room`` bytes, and what they take."""
     cost = 0
     for place, (_, name) in enumerate(names):
-        size = len(str(name)) + _EACH_BYTES
+        size = len(str(name).encode("utf-8", "replace")) + _EACH_BYTES
         if cost + size > room:
             return names[:place], cost
         cost += size
@@ -49,8 +49,8 @@ def _within(names: Names, room: int) -> tuple[Names, int]:
 
 def _names(view: View, ranges: Sequence[tuple[int, int]]) -> Names:
     shown = {line for first, last in ranges for line in range(first, last + 1)}
-    found: dict[str, Names] = {}
+    found: dict[str, int] = {}
     for block in view.blocks:
         if block.name and block.first not in shown:
-            found.setdefault(block.name, [[block.first, block.name]])
-    return list(chain.from_iterable(found.values()))[:_MOST_NAMES]
+            found.setdefault(block.name, block.first)
+    return [[line, name] for name, line in islice(found.items(), _MOST_NAMES)]

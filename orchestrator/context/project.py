@@ -94,6 +94,8 @@ class ProjectState:
         self._repository: Repository | None = None
         self._change_key: object = None
         self._git_state: dict[str, GitStamp | None] = {}
+        #: where the known history begins, and where it ends when it was cut off; "" before the first look at it
+        self._history_head: str | None = ""
         self._history_end: GitStamp | None = None
         self._index_copy = index_copy(state_dir, root) if state_dir else None
         self._git_settings = SettingsCache()
@@ -237,15 +239,19 @@ class ProjectState:
         return None
 
     def is_unchanged(self) -> bool:
-        """Whether git and every known file still have their stamps (new files are not looked for). Of git since a
-        watch sees nothing of it where its directory is outside of the project: for work trees and subdirectories."""
-        if self._repository is not None and self._repository.state() != self._git_state:
+        """Whether git and every known file still have their stamps (new files are not looked for)."""
+        if self.has_git_moved():
             return False
         try:
             with reading(self.root) as reader:
                 return all(reader.stamp(path) == facts.stamp for path, facts in self.files.items())
         except OSError:
             return False
+
+    def has_git_moved(self) -> bool:
+        """Whether git was told something since the last look. A watch sees nothing of it where git's directory is
+        outside of the project: for work trees and subdirectories."""
+        return self._repository is not None and self._repository.state() != self._git_state
 
     def _open_repository(self) -> None:
         self._repository_problems: tuple[str, ...] = ()
@@ -330,7 +336,7 @@ class ProjectState:
             return []
         end = self._repository.history_end
         is_deeper = end != self._history_end
-        if self.tree is not None and tree.head == self.tree.head and not is_deeper:
+        if tree.head == self._history_head and not is_deeper:
             return self.history
         # where history ended, a commit looked as if it had brought every file
         known = [] if is_deeper else self.history
@@ -338,14 +344,15 @@ class ProjectState:
             found = commits(self._repository, tree.head, known, self.most_commits)
         except GitFailed as error:
             self._repository_problems += (str(error),)
-            return self.history
-        self._history_end = end
+            return self.history  # the next look at everything asks again
+        self._history_head, self._history_end = tree.head, end
         return found
 
     def _update_history(self, tree: WorkTree | None, history: list[Commit]) -> bool:
         has_changed = tree != self.tree
         if tree is None or self._repository is None:
             self.tree, self.changes, self.history, self.remote = None, (), [], None
+            self._history_head = ""
             self.chronicle.update([])
             return has_changed
         if self.tree is None or history is not self.history:

@@ -175,7 +175,7 @@ def _pom(text: str) -> Found:
     properties |= {entry.name: entry.text for part in root.children("properties") for entry in part.entries}
 
     def version_of(entry: Element) -> str:
-        return re.sub(r"\$\{([^}]+)\}", lambda match: properties.get(match[1]) or match[0], entry.value("version"))
+        return re.sub(r"\$\{([^{}]+)\}", lambda match: properties.get(match[1]) or match[0], entry.value("version"))
 
     managing = [part for holder in root.children("dependencyManagement") for part in holder.children("dependencies")]
     managed = {_coordinates(entry): version_of(entry) for part in managing for entry in part.children("dependency")}
@@ -198,8 +198,10 @@ def _csproj(text: str) -> Found:
                 yield name, entry.attributes.get("Version") or entry.value("Version"), "runtime"
 
 
-_STRING = r"(\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')"
-_SLASHES = re.compile(_STRING + r"|//[^\n]*|/\*.*?\*/", re.DOTALL)
+# What is not closed counts as closed at the end of its line, or of the text, and quantifiers that end in + keep what
+# they took: going back over a manifest that is made for it would take hours.
+_STRING = r"(\"(?:\\.|[^\"\\\n])*+\"?|'(?:\\.|[^'\\\n])*+'?)"
+_SLASHES = re.compile(_STRING + r"|//[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
 _HASHES = re.compile(_STRING + r"|#[^\n]*")
 
 
@@ -209,8 +211,8 @@ def _without(comments: re.Pattern[str], text: str) -> str:
 
 
 _GRADLE = re.compile(
-    r"^\s*(\w*(?:[iI]mplementation|[aA]pi|[cC]ompileOnly|[rR]untimeOnly|[aA]nnotationProcessor)|kapt|ksp|classpath)"
-    r"\b\s*\(?\s*(?:(?:platform|enforcedPlatform)\s*\(\s*)?"
+    r"^[ \t]*+(\w*(?:[iI]mplementation|[aA]pi|[cC]ompileOnly|[rR]untimeOnly|[aA]nnotationProcessor)|kapt|ksp|classpath)"
+    r"\b\s*+\(?+\s*+(?:(?:platform|enforcedPlatform)\s*+\(\s*+)?"
     r"(?:[\"']([^\"':]+:[^\"':]+)(?::([^\"'@:]+))?"
     r"|group\s*[:=]\s*[\"']([^\"']+)[\"']\s*,\s*name\s*[:=]\s*[\"']([^\"']+)[\"']"
     r"(?:\s*,\s*version\s*[:=]\s*[\"']([^\"']+)[\"'])?)",
@@ -226,11 +228,15 @@ def _gradle(text: str) -> Found:
 
 _GEM = re.compile(r"\s*gem[\s(]+[\"']([^\"']+)[\"']((?:\s*,\s*[\"'][^\"']*[\"'])*)")
 
+_GROUP = re.compile(r"\bgroups?\b")
+_DEV = re.compile(r":(?:development|test)\b")
+
 
 def _gemfile(text: str) -> Found:
     around = "runtime"
     for line in _without(_HASHES, text).split("\n"):
-        is_dev = re.search(r"\bgroups?\b.*:(?:development|test)\b", line) is not None
+        group = _GROUP.search(line)
+        is_dev = group is not None and _DEV.search(line, group.end()) is not None
         match = _GEM.match(line)
         if match:
             versions = re.findall(r"[\"']([^\"']*)[\"']", match[2])
@@ -247,7 +253,7 @@ def _pubspec(text: str) -> Found:
         yield from _versions(data.get(key) or {}, scope)
 
 
-_MIX = re.compile(r"\{\s*:(\w+)\s*,\s*(?:\"([^\"]*)\")?([^}]*)\}")
+_MIX = re.compile(r"\{\s*:(\w+)\s*,\s*(?:\"([^\"]*)\")?([^}]*)(?:\}|\Z)")
 
 
 def _mix(text: str) -> Found:

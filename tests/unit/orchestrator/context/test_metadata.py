@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,26 @@ def test_each_manifest_is_read(name: str, text: str, expected: dict[str, str]) -
 def test_a_broken_manifest_gives_nothing(name: str, text: str) -> None:
     """One broken manifest failed the whole context."""
     assert isinstance(dependencies(name, text.encode()), list)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Gemfile", "group " * 50_000),
+        ("Gemfile", '"' + '\\"' * 100_000),
+        ("build.gradle", "/*" * 100_000),
+        ("build.gradle", "\n" * 100_000),
+        ("build.gradle", "api" + " " * 100_000 + ";"),
+        ("build.gradle", '"' + '\\"' * 100_000),
+        ("mix.exs", "defp deps do\n" + "{:a, " * 50_000),
+        ("pom.xml", _POM.replace("${v}", "${" * 50_000)),
+    ],
+)
+def test_no_manifest_takes_long_to_read(name: str, text: str) -> None:
+    """Eight kilobytes of blank lines in a build file took five seconds, and a hundred of them an hour, at each look."""
+    began = time.thread_time()
+    dependencies(name, text.encode())
+    assert time.thread_time() - began < 2.0
 
 
 @pytest.mark.parametrize(

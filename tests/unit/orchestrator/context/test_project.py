@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator.context import digest, division, history, scan
+from orchestrator.context.git import GitFailed, Repository
 from orchestrator.context.library import Library
 from orchestrator.context.models import BuildOrder
 from orchestrator.context.project import Limits, ProjectState
@@ -153,6 +154,26 @@ def _is_settled(library: Library, asked: BuildOrder) -> bool:
     """Whether nothing is to be looked at again; files that had just been written are, once more."""
     library.build(asked)
     return library.state(asked.root).is_unchanged()
+
+
+def test_a_history_that_could_not_be_read_is_asked_for_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one time limit of git the history stayed empty until HEAD moved, and nobody was told any more."""
+    library, asked = new_library(), order(root, "account")
+    call = Repository.call
+
+    def fail(self: Repository, arguments: list[str], **options: Any) -> Any:
+        if arguments[0] == "log":
+            raise GitFailed("git_timeout", "no answer")
+        return call(self, arguments, **options)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Repository, "call", fail)
+        git_context = json.loads(library.build(asked).body)["context"]["git_context"]
+        assert not git_context["recent_commits"]
+        assert git_context["problems"]
+    git_context = json.loads(library.build(asked).body)["context"]["git_context"]
+    assert git_context["recent_commits"]
+    assert "problems" not in git_context
 
 
 @pytest.mark.parametrize("depth", ["--unshallow", "--deepen=1"])

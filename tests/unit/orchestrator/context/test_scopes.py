@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.context.budget import Selection
+from orchestrator.context.excerpts import open_view
+from orchestrator.context.names import name_map
 from orchestrator.context.outline import Lines
 from orchestrator.context.scopes import scopes
 from tests.support.context import document, new_library
@@ -71,6 +75,25 @@ def test_scopes_lie_above_and_further_left(rows: list[str]) -> None:
         assert all(line < first for line in found)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"".join(b" " * depth + b"def f():\n" for depth in range(1400)),
+        b"def f():\n" + b"\n" * 1_000_000 + b"    pass\n",
+        b"def f():\n" + b" " * 1_000_000 + b"pass\n",
+        b"class A {\n" + (b" " * 30 + b"}\n") * 30_000,
+    ],
+    ids=["a staircase", "blank lines", "one line", "what closes"],
+)
+def test_no_text_takes_long_to_find_scopes_in(text: bytes) -> None:
+    """One file of a thousand levels, or of blank lines, kept its project busy for minutes, at every answer."""
+    lines = Lines(text)
+    began = time.thread_time()
+    for first in range(1, lines.count + 1, 1 + lines.count // 30):
+        scopes(lines, first, "python")
+    assert time.thread_time() - began < 2.0
+
+
 def _class(name: str, methods: int) -> str:
     body = "".join(
         f"\n    def step_{number}(self):\n" + "".join(f"        line_{number}_{row} = {row}\n" for row in range(12))
@@ -113,3 +136,11 @@ def test_names_take_a_twentieth_of_the_budget(tmp_path: Path) -> None:
         names = [name for entry in entries for _, name in entry.get("names", ())]
         assert sum(map(len, names)) <= budget / 20
         assert budget < 4000 or names
+
+
+def test_names_are_counted_in_bytes() -> None:
+    """Names in Chinese took three times what they were allowed."""
+    text = "".join(f"# {chr(0x540D) * 20} {number}\n" + "x = 1\n" * 40 for number in range(30))
+    named = name_map(Selection([], [], True, {"a.md": open_view(text.encode(), "markdown")}), 6000)
+    # a third of a twentieth: names of 62 bytes and what stands around them
+    assert len(named["a.md"]) == 1
