@@ -273,10 +273,8 @@ class Supervisor:
         await self._recovery().run()
         await self.runs.resume()
         stack.push_async_callback(self.runs.stop)
-        await self.courier.start()
+        await self.courier.start([project.project_id for project in self.projects.list()])
         stack.push_async_callback(self.courier.stop)
-        for project in self.projects.list():
-            await self.courier.add_project(project.project_id)
         self._are_deliveries_open = True
         sweeper = Sweeper(
             self.settings,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 import structlog
@@ -92,13 +92,21 @@ class Courier:
         self.delivered = 0
         self.failed = 0
 
-    async def start(self) -> None:
-        """Begin to route and to carry; what an earlier process left in the outbox comes first."""
+    async def start(self, project_ids: Iterable[str] = ()) -> None:
+        """Begin to route and to carry for these projects; what an earlier process left in the outbox comes first.
+
+        Their rules are read before: a delivery whose rule is not known yet would count as one whose rule is gone.
+        """
         self._bus.on_redrive = self._due.set
+        known = list(project_ids)
+        for project_id in known:
+            await self._rules.prepare(project_id)
         self._tasks = [
             asyncio.create_task(self._carry_forever(), name="courier"),
             asyncio.create_task(self._watch_rules(), name="courier-rules"),
         ]
+        for project_id in known:
+            self._ensure_router(project_id)
 
     async def stop(self) -> None:
         """End; a push that is under way is done again at the next start. Idempotent."""

@@ -76,8 +76,7 @@ async def desk(
     handlers: dict[str, Handler] = {}
     made = Desk(sidecar, project, handlers)
     made.courier._handlers.update(make(made))
-    await made.courier.add_project(PROJECT)
-    await made.courier.start()
+    await made.courier.start([PROJECT])
     await asyncio.sleep(0)
     try:
         yield made
@@ -117,6 +116,32 @@ async def test_matching_events_are_pushed_once_over_a_restart(tmp_path: Path) ->
                     await asyncio.sleep(0.01)
             await made.settled()
         assert [delivery.event.seq for delivery in seen] == [2, 4]
+
+
+async def test_the_outbox_waits_until_the_rules_are_read(tmp_path: Path) -> None:
+    """What a killed sidecar had left to do became a dead letter, since its rule was not known yet at the next start."""
+    known: list[bool] = []
+    async with running(tmp_path / "s") as sidecar:
+
+        def forever(_: Desk) -> dict[str, Handler]:
+            async def handle(_delivery: Delivery) -> None:
+                await asyncio.Event().wait()
+
+            return {"webhook": handle}
+
+        async with desk(sidecar, tmp_path, HOOK.format(port=1), forever) as made:
+            await sidecar.publish(data={"k": 1})
+            await made.enqueued(1)
+
+        def look(made: Desk) -> dict[str, Handler]:
+            async def handle(_delivery: Delivery) -> None:
+                known.append(bool(made.rules.rules(PROJECT).webhooks))
+
+            return {"webhook": handle}
+
+        async with desk(sidecar, tmp_path, HOOK.format(port=1), look) as made:
+            await made.settled()
+    assert known == [True]
 
 
 async def test_failures_are_retried_then_kept_then_redriven(tmp_path: Path) -> None:
