@@ -102,7 +102,8 @@ def select(
             continue
         chosen[number], left = _joined(ranked[number], view, pick, left)
     if left >= _CRUMB:
-        further = [number for number in range(len(ranked)) if number not in competing]
+        # before anything is told of their tiers: little is left as a rule, and few of the 2,000 files fit into that
+        further = [number for number, size in enumerate(ranked.sizes()) if size <= left and number not in competing]
         tiers |= {number: tier_of(ranked[number]) for number in further}
         for number in sorted(further, key=tiers.__getitem__):
             if left < _CRUMB:
@@ -147,13 +148,17 @@ def _pick(
         if size > left:
             continue
         pick = picked.get(number) or Pick()
-        around = scopes(view.lines, view.blocks[index].first, ranked[number].facts.language)
-        openings = pick.openings.union(around)
-        size += sum(view.lines.size(line, line) for line in openings - pick.openings)
+        around = view.openings.get(index)
+        if around is None:
+            around = scopes(view.lines, view.blocks[index].first, ranked[number].facts.language)
+            view.openings[index] = around
+        size += sum(view.lines.size(line, line) for line in around if line not in pick.openings)
         if size > left:
             continue
         left -= size
-        picked[number] = Pick([*pick.blocks, index], openings)
+        pick.blocks.append(index)
+        pick.openings.update(around)
+        picked[number] = pick
         if left < _CRUMB:
             break
     return picked, left

@@ -27,6 +27,7 @@ class View(msgspec.Struct, frozen=True):
         words: the text's vocabulary.
         titles: the blocks' names in lower case, a line each; ``title_starts`` are the offsets of these lines.
         matches: by term the blocks that have it and what it is worth there, as far as somebody asked.
+        openings: by block the lines that open the scopes around it, as far as somebody asked.
     """
 
     lines: Lines
@@ -37,6 +38,7 @@ class View(msgspec.Struct, frozen=True):
     titles: bytes
     title_starts: tuple[int, ...]
     matches: dict[bytes, tuple[bytes | array[int], array[float]]] = {}
+    openings: dict[int, tuple[int, ...]] = {}
 
     def has(self, term: bytes) -> bool:
         """Whether ``term`` may stand in the text or in a title. No term goes beyond an identifier, so that the text
@@ -55,7 +57,7 @@ class View(msgspec.Struct, frozen=True):
             + len(self.words)
             + 4 * self.lines.count
             + len(self.titles)
-            + 250 * len(self.blocks)
+            + 400 * len(self.blocks)
             + 100 * _REMEMBERED
         )
 

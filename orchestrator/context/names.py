@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import chain
 
 from orchestrator.context.budget import Ranges, Selection
 from orchestrator.context.excerpts import View
@@ -27,7 +28,9 @@ def name_map(selection: Selection, budget: int) -> dict[str, Names]:
     found: dict[str, Names] = {}
     parts = ((chosen.ranked.facts.path, chosen.view, chosen.ranges) for chosen in selection.chosen if chosen.ranges)
     rest: Iterable[tuple[str, View, Ranges]] = ((path, view, ()) for path, view in selection.unshown.items())
-    for path, view, ranges in (*parts, *rest):
+    for path, view, ranges in chain(parts, rest):
+        if left < 3 * _EACH_BYTES:
+            break
         # a file takes a third of what is left at most, so that one of many names leaves room for others
         names, cost = _within(_names(view, ranges), left // 3)
         if names:
@@ -48,9 +51,14 @@ def _within(names: Names, room: int) -> tuple[Names, int]:
 
 
 def _names(view: View, ranges: Sequence[tuple[int, int]]) -> Names:
-    shown = {line for first, last in ranges for line in range(first, last + 1)}
+    starts = [first for first, _ in ranges]
     found: dict[str, int] = {}
     for block in view.blocks:
-        if block.name and block.first not in shown:
-            found.setdefault(block.name, block.first)
-    return [[line, name] for name, line in islice(found.items(), _MOST_NAMES)]
+        if not block.name or block.name in found:
+            continue
+        place = bisect_right(starts, block.first) - 1
+        if place < 0 or ranges[place][1] < block.first:
+            found[block.name] = block.first
+            if len(found) == _MOST_NAMES:
+                break
+    return [[line, name] for name, line in found.items()]

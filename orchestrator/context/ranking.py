@@ -127,6 +127,12 @@ class Ranking(Sequence[Ranked]):
         first = [item.facts.path for item in self._first]
         return first + [files[document].path for document in self._documents[len(first) :]]
 
+    def sizes(self) -> list[int]:
+        """The sizes of all in bytes, best first."""
+        files = self._ground.terrain.files
+        first = [item.facts.stamp.size for item in self._first]
+        return first + [files[document].stamp.size for document in self._documents[len(first) :]]
+
     def __len__(self) -> int:
         return len(self._documents)
 
