@@ -19,13 +19,13 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-import httpx
+from urllib.parse import urlencode, urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from perf.bench_pool import popen_and_wait  # noqa: E402
+from perf.keepalive import Line, request  # noqa: E402
 from tests.support.agents import ECHO_SCRIPT, shell  # noqa: E402
 from tests.support.roster import roster  # noqa: E402
 from tests.support.server import Server  # noqa: E402
@@ -50,29 +50,45 @@ def body(issue: str, number: int, agent_type: str, workspace: str) -> dict[str, 
     }
 
 
-async def run(client: httpx.AsyncClient, issue: str, roles: list[str], workspace: str) -> float:
+class Client:
+    """A connection for each agent and one for what is waited for, all open before the clock starts."""
+
+    def __init__(self, lines: list[Line], token: str) -> None:
+        self._lines = lines
+        self._token = token
+
+    @classmethod
+    async def open(cls, url: str, token: str, agents: int) -> Client:
+        """Connect."""
+        port = urlsplit(url).port
+        assert port is not None
+        return cls([await Line.open(port) for _ in range(agents + 1)], token)
+
+    async def spawn(self, number: int, body: dict[str, Any]) -> str:
+        """The identifier of the agent that was spawned."""
+        answer = await self._lines[number].ask(request("POST", "/api/agents/spawn", self._token, body))
+        return str(json.loads(answer)["agent_id"])
+
+    async def get(self, path: str, query: dict[str, str]) -> Any:
+        """The answer to a query."""
+        return json.loads(await self._lines[-1].ask(request("GET", f"{path}?{urlencode(query)}", self._token)))
+
+
+async def run(client: Client, issue: str, roles: list[str], workspace: str) -> float:
     """Seconds from the first request to the last end. Raises SystemExit when an agent went wrong."""
     begun = time.perf_counter()
-    answers = await asyncio.gather(
-        *(
-            client.post("/api/agents/spawn", json=body(issue, number, role, workspace))
-            for number, role in enumerate(roles)
-        )
-    )
-    refused = [answer.text for answer in answers if answer.status_code != 201]
-    if refused:
-        raise SystemExit(f"{len(refused)} spawns were refused: {refused[0]}")
-    waiting = {answer.json()["agent_id"] for answer in answers}
+    spawned = [client.spawn(number, body(issue, number, role, workspace)) for number, role in enumerate(roles)]
+    waiting = set(await asyncio.gather(*spawned))
     since = "earliest"
     while waiting:
         if time.perf_counter() - begun > LIMIT_S:
             raise SystemExit(f"{len(waiting)} agents did not end within {LIMIT_S:g} s")
         query = {"filter": f"issue_id:{issue}", "since": since, "limit": "1000", "timeout": "10000"}
-        page = (await client.get("/api/events/wait/agent_completed,agent_failed,agent_killed", params=query)).json()
+        page = await client.get("/api/events/wait/agent_completed,agent_failed,agent_killed", query)
         waiting -= {event["data"]["agent_id"] for event in page["events"]}
         since = page["next_cursor"]
     elapsed = time.perf_counter() - begun
-    found = (await client.get("/api/results", params={"issue_id": issue, "limit": "1000"})).json()["results"]
+    found = (await client.get("/api/results", {"issue_id": issue, "limit": "1000"}))["results"]
     own = {(row["agent_type"], row["result"]["artifacts"]["number"]) for row in found}
     if own != {(role, str(number)) for number, role in enumerate(roles)}:
         raise SystemExit(f"{len(roles) - len(own)} of {len(roles)} results are missing or not the agent's own")
@@ -87,18 +103,13 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="bench-path-") as name:
         place = Path(name)
         with Server(place / "storage", {"bench": options.project}) as server:
-            headers = {"Authorization": f"Bearer {server.token()}"}
-            limits = httpx.Limits(max_connections=options.agents + 1)
-            async with httpx.AsyncClient(
-                base_url=server.url, headers=headers, timeout=LIMIT_S, trust_env=False, limits=limits
-            ) as client:
-                await run(client, "warm-up", roles, "shared")
-                for number in range(options.rounds):
-                    for workspace in ("shared", "scratch"):
-                        issue = f"{workspace}-{number}"
-                        seconds[workspace].append(await run(client, issue, roles, workspace))
-                    base = place / f"base{number}"
-                    seconds["popen"].append(await asyncio.to_thread(popen_and_wait, options.agents, base))
+            client = await Client.open(server.url, server.token(), options.agents)
+            await run(client, "warm-up", roles, "shared")
+            for number in range(options.rounds):
+                for workspace in ("shared", "scratch"):
+                    seconds[workspace].append(await run(client, f"{workspace}-{number}", roles, workspace))
+                base = place / f"base{number}"
+                seconds["popen"].append(await asyncio.to_thread(popen_and_wait, options.agents, base))
     rates = {name: [round(options.agents / each, 1) for each in values] for name, values in seconds.items()}
     medians = {name: round(statistics.median(values), 1) for name, values in rates.items()}
     return {"agents": options.agents, "agents_per_s": medians, "rounds": rates, "bar": BAR}

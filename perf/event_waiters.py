@@ -12,33 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from perf.bench_http import EVENT, Sides
+from perf.keepalive import Line
 
 DURABILITY = "sidecar: on the disk (synchronous=FULL, group commit) before it is answered; bare handler: none"
-
-
-class Line:
-    """One keep-alive connection."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    @classmethod
-    async def open(cls, port: int) -> Line:
-        """Connect."""
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
-
-    async def ask(self, raw: bytes) -> bytes:
-        """Send a request; the body of its answer."""
-        self._writer.write(raw)
-        head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
-        assert head.startswith(b"http/1.1 2"), head
-        start = head.index(b"content-length:") + 15
-        return await self._reader.readexactly(int(head[start : head.index(b"\r\n", start)]))
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._writer.close()
 
 
 def spread(times: list[float]) -> dict[str, float]:
