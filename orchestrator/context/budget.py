@@ -152,12 +152,13 @@ def _pick(
         if around is None:
             around = scopes(view.lines, view.blocks[index].first, ranked[number].facts.language)
             view.openings[index] = around
-        size += sum(view.lines.size(line, line) for line in around if line not in pick.openings)
-        if size > left:
-            continue
+        if around:
+            size += sum(view.lines.size(line, line) for line in around if line not in pick.openings)
+            if size > left:
+                continue
+            pick.openings.update(around)
         left -= size
         pick.blocks.append(index)
-        pick.openings.update(around)
         picked[number] = pick
         if left < _CRUMB:
             break

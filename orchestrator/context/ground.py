@@ -114,6 +114,9 @@ class GroundCache:
         self._lock = threading.Lock()
         self._terrains: dict[str, tuple[int, int, Terrain]] = {}
         self._grounds: OrderedDict[tuple[str, bytes], Ground] = OrderedDict()
+        #: What each took when it was last asked for, and all of them together.
+        self._sizes: dict[tuple[str, bytes], int] = {}
+        self._size = 0
 
     def get(self, state: ProjectState, role: bytes, focus: Focus) -> Ground:
         """The ground of a project as it is now for a role, brought up to date or made anew."""
@@ -126,6 +129,8 @@ class GroundCache:
         with self._lock:
             self._grounds[key] = ground
             self._grounds.move_to_end(key)
+            self._size += ground.size_bytes - self._sizes.get(key, 0)
+            self._sizes[key] = ground.size_bytes
             self._shrink()
         return ground
 
@@ -144,10 +149,10 @@ class GroundCache:
 
     def _shrink(self) -> None:
         """Drop what was not used for longest; the caller holds the lock."""
-        size = sum(ground.size_bytes for ground in self._grounds.values())
-        size += sum(terrain.size_bytes for _, _, terrain in self._terrains.values())
-        while size > self._capacity and len(self._grounds) > 1:
-            (root, _), ground = self._grounds.popitem(last=False)
-            size -= ground.size_bytes
+        terrains = sum(terrain.size_bytes for _, _, terrain in self._terrains.values())
+        while self._size + terrains > self._capacity and len(self._grounds) > 1:
+            key, _ = self._grounds.popitem(last=False)
+            self._size -= self._sizes.pop(key)
+            root = key[0]
             if root in self._terrains and not any(other == root for other, _ in self._grounds):
-                size -= self._terrains.pop(root)[2].size_bytes
+                terrains -= self._terrains.pop(root)[2].size_bytes

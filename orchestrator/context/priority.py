@@ -24,9 +24,9 @@ TIERS = {
     REST: "other files",
 }
 _KINDS = {"code": TESTS, "test": TESTS, "config": CONFIGURATION, "doc": DOCUMENTS}
-#: Signals that say that the task speaks of a file, and those of the profile's own requirements.
-_NEED = ("body", "path", "definitions", "names", "mention", "scope", "votes", "passages", "evidence")
-_WISHED = ("required", "included")
+#: Signals that say that the task speaks of a file, and those of the profile's own requirements and globs.
+_SPEAKING = ("body", "path", "definitions", "names", "mention", "scope", "votes", "passages", "evidence")
+_NEED = frozenset((*_SPEAKING, "required", "included"))
 _DAY_S = 86_400
 #: A commit of more files (an import, a renaming) says of none of them that somebody works on it.
 _WIDE = 30
@@ -37,7 +37,7 @@ def tier(item: Ranked, changed: Collection[str], *, has_task: bool) -> int:
     parts = item.parts
     if parts.get("required", 0.0) >= DEMAND:
         return ASKED
-    if not has_task or any(parts.get(name) for name in (*_NEED, *_WISHED)):
+    if not has_task or not _NEED.isdisjoint(parts):
         return NEEDED
     return CHANGED if item.facts.path in changed else _KINDS.get(item.facts.kind, REST)
 

@@ -140,15 +140,14 @@ def with_passages(
     credit for their best passage: a large file is judged by where it speaks of the task. ``factors``: by document how
     much its kind counts."""
     peaks = {place: max(found, default=0.0) for place, found in scores.items()}
-    priors = {place: factors[ranked[place].facts.document] for place in peaks}
+    best = ranked[: max(peaks, default=-1) + 1]  # credit lifts none of them below what comes after
+    priors = {place: factors[best[place].facts.document] for place in peaks}
     own = max(priors.values(), default=1.0) or 1.0
     most = max((peak * priors[place] / own for place, peak in peaks.items()), default=0.0)
     if most <= 0:
         return ranked
-    last = max(peaks) + 1
-    best = ranked[:last]  # credit lifts none of them below what comes after
     for place, peak in peaks.items():
-        item = ranked[place]
+        item = best[place]
         share = weight * min(peak / most, SCALE_LIMIT)
         if share:
             parts = {**item.parts, "passages": share}

@@ -4,7 +4,7 @@ looks at some dozens of the 2,000 files of a ranking."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import overload
+from typing import Any, overload
 
 import msgspec
 
@@ -88,6 +88,10 @@ class Shares(Mapping[str, float]):
 
     def __getitem__(self, name: str) -> float:
         return self._all()[name]
+
+    def get(self, name: str, default: Any = None, /) -> Any:
+        """As for any mapping; without this each name that is missing would cost an exception."""
+        return self._all().get(name, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._all())

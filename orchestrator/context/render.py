@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -145,7 +146,7 @@ def _file(chosen: Chosen, names: dict[str, Names]) -> JSON:
     entry: JSON = {
         "path": shown(facts.path),
         "content": content.decode("utf-8", "replace"),
-        "last_modified": rfc3339(facts.stamp.mtime_ns / 1e9),
+        "last_modified": _moment(facts.stamp.mtime_ns),
         "size": facts.stamp.size,
         "language": facts.language,
         "checksum": f"sha256:{facts.checksum}",
@@ -158,6 +159,11 @@ def _file(chosen: Chosen, names: dict[str, Names]) -> JSON:
         if facts.path in names:
             entry["names"] = names[facts.path]
     return entry
+
+
+@lru_cache(maxsize=4096)
+def _moment(time_ns: int) -> str:
+    return rfc3339(time_ns / 1e9)
 
 
 def _structure(state: ProjectState) -> JSON:
@@ -215,9 +221,15 @@ def _git(state: ProjectState) -> JSON:
 def _redacted(value: Any) -> Any:
     """``value`` with every text in it redacted."""
     if isinstance(value, str):
-        return redact(value)
+        # each agent of an issue gets the outputs of all before it, so the same texts come again and again
+        return _redacted_before(value) if len(value) <= _SHORT else redact(value)
     if isinstance(value, dict):
-        return {redact(str(key)): _redacted(item) for key, item in value.items()}
+        return {_redacted(str(key)): _redacted(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_redacted(item) for item in value]
     return value
+
+
+#: Texts of so many characters at most are kept redacted; so many of them take some 5 MB.
+_SHORT = 200
+_redacted_before = lru_cache(maxsize=8192)(redact)
