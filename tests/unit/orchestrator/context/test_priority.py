@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from orchestrator.context import render
+from orchestrator.context import library, priority, render
 from orchestrator.context.library import Library
 from orchestrator.context.models import JSON, BuildOrder, Role
 from orchestrator.context.project import Limits
+from orchestrator.context.ranking import Ranked
+from tests.support.repo import repository
 
 #: Files in the order in which they are to go in; each has 1,000 bytes and one block.
 ORDER = (
@@ -86,6 +89,23 @@ def test_a_smaller_budget_leaves_out_the_last_tier_first(project: Path, count: i
     assert (document["truncation_strategy"] == "none") is (count == len(ORDER))
     assert document["total_size_bytes"] == 1000 * count
     assert document["file_count"] == count
+
+
+def test_only_files_that_fit_into_what_is_left_are_weighed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a few bytes left the tiers of all of a project's files were told, which took as long as all the rest."""
+    root = repository(tmp_path / "project", {f"part{n % 7}/file{n}.py": _text(f"file{n}.py") for n in range(300)})
+    (root / "small.py").write_text("tokenizer = 1  # " + "." * 60 + "\n")
+    weighed: list[str] = []
+
+    def told(item: Ranked, changed: Collection[str], *, has_task: bool) -> int:
+        weighed.append(item.facts.path)
+        return priority.tier(item, changed, has_task=has_task)
+
+    monkeypatch.setattr(library, "tier", told)
+    chosen = _paths(_build(root, 2190))
+    assert "small.py" in chosen
+    assert len(chosen) == 3
+    assert len(weighed) < 70
 
 
 def test_an_answer_that_is_too_large_gives_up_the_least_first(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
