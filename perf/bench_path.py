@@ -1,11 +1,12 @@
 """The whole path by the API for 119 agents at once: context, workspace, token, start, durable result, end.
 
-    python perf/bench_path.py [--rounds 5] [--agents 119] [--project DIR]
+    python perf/bench_path.py [--rounds 5] [--agents 119] [--project DIR …]
 
 Each agent has a role of its own and a task that nobody had before, so that no context is a cached one. The clock runs
 from the first request to the last ``agent_completed``, which is published when the result is durable; every record is
 checked. ``subprocess.Popen`` of as many ``/bin/true`` is shown beside it (the baseline of ``bench_pool.py``). The
-project is this one unless another is named. Writes ``perf/results/path.json``.
+projects are this one and a directory of a few files unless others are named; what is written goes to the disk and, in
+rows of its own, into memory. Writes ``perf/results/path.json``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from tests.support.server import Server  # noqa: E402
 BAR = 60
 #: Seconds after which a round that has not ended is given up.
 LIMIT_S = 120.0
+#: A directory that is kept in memory.
+MEMORY = "/dev/shm"
 WORDS = ("retry", "token", "queue", "stream", "cursor", "budget", "parser", "worker", "signal", "schema", "render")
 
 
@@ -95,24 +98,22 @@ async def run(client: Client, issue: str, roles: list[str], workspace: str) -> f
     return elapsed
 
 
-async def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All rounds; each has both kinds of workspace and the baseline."""
+async def measure(project: Path, medium: str | None, agents: int, rounds: int) -> dict[str, Any]:
+    """All rounds for a project with its storage in ``medium``; each has both kinds of workspace and the baseline."""
     all_roles = [role.agent_type for role in roster()]
-    roles = [all_roles[number % len(all_roles)] for number in range(options.agents)]
+    roles = [all_roles[number % len(all_roles)] for number in range(agents)]
     seconds: dict[str, list[float]] = {"shared": [], "scratch": [], "popen": []}
-    with tempfile.TemporaryDirectory(prefix="bench-path-") as name:
+    with tempfile.TemporaryDirectory(prefix="bench-path-", dir=medium) as name:
         place = Path(name)
-        with Server(place / "storage", {"bench": options.project}) as server:
-            client = await Client.open(server.url, server.token(), options.agents)
+        with Server(place / "storage", {"bench": project}) as server:
+            client = await Client.open(server.url, server.token(), agents)
             await run(client, "warm-up", roles, "shared")
-            for number in range(options.rounds):
+            for number in range(rounds):
                 for workspace in ("shared", "scratch"):
                     seconds[workspace].append(await run(client, f"{workspace}-{number}", roles, workspace))
-                base = place / f"base{number}"
-                seconds["popen"].append(await asyncio.to_thread(popen_and_wait, options.agents, base))
-    rates = {name: [round(options.agents / each, 1) for each in values] for name, values in seconds.items()}
-    medians = {name: round(statistics.median(values), 1) for name, values in rates.items()}
-    return {"agents": options.agents, "agents_per_s": medians, "rounds": rates, "bar": BAR}
+                seconds["popen"].append(await asyncio.to_thread(popen_and_wait, agents, place / f"base{number}"))
+    rates = {name: [round(agents / each, 1) for each in values] for name, values in seconds.items()}
+    return {name: round(statistics.median(values), 1) for name, values in rates.items()} | {"rounds": rates}
 
 
 def main() -> None:
@@ -120,11 +121,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--agents", type=int, default=119)
-    parser.add_argument("--project", type=Path, default=ROOT)
-    figures = asyncio.run(measure(parser.parse_args()))
-    print(json.dumps(figures, indent=2))
-    target = ROOT / "perf" / "results" / "path.json"
-    target.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    parser.add_argument("--project", type=Path, action="append")
+    options = parser.parse_args()
+    media = {"disk": None, **({"memory": MEMORY} if Path(MEMORY).is_dir() else {})}
+    rows = {}
+    for project in options.project or (ROOT, ROOT / "perf" / "baselines"):
+        for name, medium in media.items():
+            figures = asyncio.run(measure(project, medium, options.agents, options.rounds))
+            row = f"{'this project' if project == ROOT else project.resolve().name}, {name}"
+            rows[row] = figures
+            print(f"{row:24} " + "  ".join(f"{key} {figures[key]}/s" for key in ("shared", "scratch", "popen")))
+    found = {"agents": options.agents, "agents_per_s": rows, "bar": BAR}
+    (ROOT / "perf" / "results" / "path.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
