@@ -12,7 +12,7 @@ import msgspec
 from agentpool.base import Leftover, Settled
 from agentpool.cgroups import Leaf
 from agentpool.messages import Survivors
-from agentpool.proctable import ProcessEntry, ProcessTable, descendants, is_alive, snapshot
+from agentpool.proctable import ProcessEntry, ProcessTable, descendants, is_alive, read_entry, snapshot
 from agentpool.signalling import signal_process
 from agentpool.tree import Tree
 from agentpool.zygote import next_exited
@@ -53,7 +53,8 @@ def sweep(agents: list[Keepless], *, also_reap: Iterable[int] = ()) -> dict[str,
         trees[agent.agent_id] = Tree(pid, agent.start_ticks, agent.nonce, leaf, table, me, _nobody)
         if leaf is not None:
             leaves.append(leaf)
-    reapable = {agent.pid for agent in agents if agent.pid is not None}
+    # Not by the number alone: a child of our own may have it by now, whose end is its owner's to see.
+    reapable = {agent.pid for agent in agents if agent.pid is not None and _is_same(agent.pid, agent.start_ticks)}
     zygotes = set(also_reap)
     deadline = time.monotonic() + LIMIT_S
     pending = dict(trees)
@@ -189,6 +190,11 @@ def _environment(pid: int) -> bytes:
             return file.read()
     except OSError:
         return b""
+
+
+def _is_same(pid: int, start_ticks: int) -> bool:
+    entry = read_entry(pid)
+    return entry is not None and (entry.start_ticks == start_ticks or not start_ticks)
 
 
 def _nobody(_pid: int) -> bool:
