@@ -224,7 +224,7 @@ def test_fault_9_a_stranger_with_the_pid_of_a_dead_agent_is_not_touched(with_dae
     with stranger_with(entry.pid, ["/bin/sleep", "600"], after_ticks=entry.start_ticks) as stranger:
         assert not signal_process(entry.pid, entry.start_ticks, signal.SIGKILL)
         agent = Keepless(agent_id="a", pid=entry.pid, start_ticks=entry.start_ticks, nonce=nonce, leaf_path=None)
-        left = sweep([agent])["a"]
+        left = sweep([agent])["a"].survivors
         assert (left.count, left.swept) == (0, int(with_daemon))
         if with_daemon:
             until(lambda: not is_living(daemon))

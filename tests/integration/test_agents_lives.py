@@ -343,6 +343,8 @@ async def test_what_a_killed_sidecar_left_is_settled(tmp_path: Path) -> None:
         async with running_supervisor(tmp_path) as supervisor:
             settled = await ended(supervisor, agent_id)
             assert (settled.status, settled.outcome, settled.survivors["count"]) == ("failed", "lost", 0)
+            assert settled.usage == {"stdout_bytes": 0, "stderr_bytes": 0}, "nobody measured the rest"
+            assert supervisor.agents.full_view(settled)["usage"] == settled.usage
             assert await event_types(supervisor, agent_id) == ["agent_failed"]
             assert await asyncio.to_thread(left.wait, PATIENCE_S) in (-signal.SIGTERM, -signal.SIGKILL)
     finally:
