@@ -12,6 +12,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -274,6 +275,29 @@ async def test_fault_11_stop_during_start(tmp_path: Path, cgroups: bool, chaos_s
                 await asyncio.sleep(0.02)
         for number in range(15 * chaos_rounds):
             assert len(bench.exits(f"a{number}")) <= 1
+
+
+@pytest.mark.parametrize("how", ["plain", "limited", "warm"])
+async def test_a_kill_without_grace_during_the_start_is_a_kill(tmp_path: Path, cgroups: bool, how: str) -> None:
+    """A kill without grace that came while the program started sent TERM, and its ``shutdown``, before KILL."""
+    (tmp_path / "waiting.py").write_text("import signal\ndef main(agent):\n    signal.pause()\n", encoding="utf-8")
+    ways: dict[str, dict[str, Any]] = {"limited": {"limits": Limits(cpu_s=60)}, "warm": {"runtime": "python"}}
+    fields = ways.get(how, {})
+    argv = ("waiting:main",) if how == "warm" else ("/bin/sleep", "600")
+    async with local_bench(tmp_path, cgroups=cgroups, workers=1) as (bench, pool):
+        await bench.run("warm-up", argv=("true",), runtime="text")
+        for number in range(5):
+            name = f"a{number}"
+            spec = await bench.spec(name, argv=argv, workspace=str(tmp_path), **fields)
+            ticket = pool.enqueue(name, share_key="tests")
+            await ticket.ready()
+            launching = asyncio.create_task(pool.launch(spec))
+            await asyncio.sleep(0)  # its command is on the way, and the next one follows at once
+            await pool.kill(name, grace_s=0)
+            outcome = await asyncio.gather(launching, return_exceptions=True)
+            if not isinstance(outcome[0], LaunchFailed):
+                exited = await bench.exited(name)
+                assert (exited.signal, exited.exit_code, exited.usage.stdin_bytes) == (signal.SIGKILL, None, 0), exited
 
 
 @pytest.mark.parametrize(("cgroups", "count"), [(True, 10_000), (False, 2_000)])
