@@ -60,10 +60,8 @@ def _project_id(session: Session) -> str:
             return session.project_id
         except ClientError:
             session.out.note("the sidecar does not answer; the project is taken from the settings")
-    from orchestrator.storage.projects import registered_projects
-
     here = session.directory.resolve()
-    known = registered_projects(session.storage)
+    known = _registered(session)
     holding = [project_id for project_id, path in known.items() if here.is_relative_to(path)]
     if holding:
         return max(holding, key=lambda project_id: len(known[project_id]))
@@ -81,6 +79,18 @@ def _project_id(session: Session) -> str:
             USAGE,
         )
     return wanted
+
+
+def _registered(session: Session) -> dict[str, str]:
+    """Path by id of the projects in the storage; none, with a word on it, where the database cannot be read."""
+    from orchestrator.errors import StorageReadFailed
+    from orchestrator.storage.projects import registered_projects
+
+    try:
+        return registered_projects(session.storage)
+    except StorageReadFailed as error:
+        session.out.note(f"{error.message}; which projects are registered is not known")
+        return {}
 
 
 def _class_of(session: Session, agent_type: str) -> PermissionClass:

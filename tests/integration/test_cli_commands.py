@@ -267,6 +267,8 @@ def test_a_token_made_without_a_sidecar_is_for_the_project_that_is_registered(st
     assert "the project 'sample' is " in refused.stderr
     assert "--project-id" in refused.stderr
     assert project_of(namesake, "--project-id", "sample") == "sample"
+    (storage / "orchestrator.db").write_bytes(b"rubbish" * 1000)
+    assert project_of(namesake) == "sample", "without a database that can be read the directory's name has to do"
 
 
 @pytest.mark.parametrize("where", ["home", "root"])
