@@ -15,7 +15,7 @@ from agentpool.attempt import leaf_name
 from agentpool.config import PoolConfig, WorkerConfig
 from agentpool.errors import PoolError
 from agentpool.handle import Kept, WorkerHandle
-from agentpool.messages import AgentExited, Fact, Shutdown, Survivors, Usage, WorkerLost
+from agentpool.messages import AgentExited, Fact, Shutdown, Usage, WorkerLost
 from agentpool.platforms import worker_count
 from agentpool.streams import TAIL_BYTES, end_of_stream, read_stream
 from agentpool.warden import Warden
@@ -265,7 +265,7 @@ class Crew:
             log.error("pool.task.failed", exc_info=task.exception())
 
 
-def lost_exit(agent: Kept, survivors: Survivors) -> AgentExited:
+def lost_exit(agent: Kept, swept: settling.Swept) -> AgentExited:
     """The end of an agent whose worker died: its logs say how far it came, its exit code is not known."""
     tails, sizes = {}, {}
     for stream in ("stdout", "stderr"):
@@ -282,8 +282,13 @@ def lost_exit(agent: Kept, survivors: Survivors) -> AgentExited:
         signal=None,
         ended_by="worker_lost",
         terminal=b"",
-        usage=Usage(stdout_bytes=sizes["stdout"], stderr_bytes=sizes["stderr"]),
-        survivors=survivors,
+        usage=Usage(
+            cpu_seconds=swept.cpu_seconds,
+            max_rss_bytes=swept.max_rss_bytes,
+            stdout_bytes=sizes["stdout"],
+            stderr_bytes=sizes["stderr"],
+        ),
+        survivors=swept.survivors,
         stdout_tail=tails["stdout"],
         stderr_tail=tails["stderr"],
     )

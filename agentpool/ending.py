@@ -42,8 +42,12 @@ class Ending:
     def started(self) -> None:
         """The program runs: a kill that came during the start is carried out now."""
         self._has_started = True
-        if self._kill_at is not None:
+        if self._kill_at is None:
+            return
+        if time.monotonic() < self._kill_at:
             self._signal_term()
+        else:
+            self._look()  # without grace, or when that is over: KILL, and nothing before it
 
     def begin(self, grace_s: float, reason: str) -> None:
         """TERM now, KILL after ``grace_s``. Again: only ever sooner; the first reason stands."""

@@ -83,11 +83,11 @@ Command = Spawn | Kill | Input | Feed | CloseInput | Ping | Shutdown
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What an attempt used, as wait4 or its cgroup measured it."""
+    """What an attempt used, as wait4 or its cgroup measured it; None where nobody could."""
 
-    cpu_seconds: float = 0.0
-    max_rss_bytes: int = 0
-    stdin_bytes: int = 0
+    cpu_seconds: float | None = None
+    max_rss_bytes: int | None = None
+    stdin_bytes: int | None = None
     stdout_bytes: int = 0
     stderr_bytes: int = 0
 

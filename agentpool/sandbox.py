@@ -14,14 +14,15 @@ from agentpool.specs import LaunchSpec
 SANDBOXES = ("none", "workspace")
 SYSTEM_PATHS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/nix", "/run/current-system")
 TEST_TIMEOUT_S = 5.0
+WAY_OUT = "install it (package bubblewrap), or ask for sandbox `none`"
 
 
 class Sandbox:
-    """Wraps commands. Whether the system allows it is tried once, when it is first asked for."""
+    """Wraps commands. Whether the system allows it is tried when it is first asked for, and when bwrap came or went."""
 
     def __init__(self) -> None:
         self._refusal: str | None = None
-        self._program = ""
+        self._program: str | None = None
 
     def wrap(self, spec: LaunchSpec, invocation: Invocation) -> tuple[str, ...]:
         """The command to execute. Raises LaunchFailed ``sandbox`` rather than run without what was asked."""
@@ -31,29 +32,29 @@ class Sandbox:
         if spec.sandbox not in SANDBOXES:
             text = f"{command}: unknown sandbox {spec.sandbox!r}; known are: {', '.join(SANDBOXES)}"
             raise LaunchFailed("sandbox", text, command=command, is_permanent=True)
-        if self._refusal is None:
-            self._refusal = self._try()
-        if self._refusal:
-            raise LaunchFailed("sandbox", f"{command}: {self._refusal}", command=command, is_permanent=True)
-        return (self._program, *bubblewrap_arguments(spec, invocation.env), "--", *invocation.argv)
-
-    def _try(self) -> str:
         program = shutil.which("bwrap")
+        if self._refusal is None or program != self._program:
+            self._program = program
+            self._refusal = self._try(program)
+        if program is None or self._refusal:
+            raise LaunchFailed("sandbox", f"{command}: {self._refusal}", command=command, is_permanent=True)
+        return (program, *bubblewrap_arguments(spec, invocation.env), "--", *invocation.argv)
+
+    @staticmethod
+    def _try(program: str | None) -> str:
         if program is None:
-            return "a sandbox was asked for, but bubblewrap (bwrap) is not installed"
-        self._program = program
+            return f"a sandbox was asked for, but bubblewrap (bwrap) is not on the PATH; {WAY_OUT}"
         test = [program, "--ro-bind", "/", "/", "--proc", "/proc", "--unshare-all", "--die-with-parent", "true"]
         try:
             done = subprocess.run(
                 test, stdin=subprocess.DEVNULL, capture_output=True, timeout=TEST_TIMEOUT_S, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            return f"a sandbox was asked for, but bubblewrap does not work here: {error}"
+            return f"a sandbox was asked for, but bubblewrap does not work here ({error}); {WAY_OUT}"
         if done.returncode != 0:
-            reason = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            return (
-                f"a sandbox was asked for, but bubblewrap does not work here: {reason[-1] if reason else 'no reason'}"
-            )
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            reason = said[-1] if said else "no reason given"
+            return f"a sandbox was asked for, but bubblewrap does not work here ({reason}); {WAY_OUT}"
         return ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterable
@@ -12,10 +13,10 @@ import msgspec
 from agentpool.base import Leftover, Settled
 from agentpool.cgroups import Leaf
 from agentpool.messages import Survivors
-from agentpool.proctable import ProcessEntry, ProcessTable, descendants, is_alive, snapshot
+from agentpool.proctable import ProcessEntry, ProcessTable, descendants, is_alive, read_entry, snapshot
 from agentpool.signalling import signal_process
 from agentpool.tree import Tree
-from agentpool.zygote import next_exited
+from agentpool.zygote import max_rss_bytes, next_exited
 
 #: How long dying processes are waited for.
 LIMIT_S = 5.0
@@ -36,7 +37,15 @@ class Keepless(msgspec.Struct, frozen=True, kw_only=True):
     leaf_path: str | None
 
 
-def sweep(agents: list[Keepless], *, also_reap: Iterable[int] = ()) -> dict[str, Survivors]:
+class Swept(msgspec.Struct, frozen=True, kw_only=True):
+    """What remains of an agent's tree, and what it used; None where nobody could measure it."""
+
+    survivors: Survivors
+    cpu_seconds: float | None
+    max_rss_bytes: int | None
+
+
+def sweep(agents: list[Keepless], *, also_reap: Iterable[int] = ()) -> dict[str, Swept]:
     """KILL all processes of agents whose worker died, until none is left; by agent, what remains.
 
     Blocks for at most LIMIT_S; to be run in a thread. Their orphans come to this process when it is a
@@ -46,14 +55,16 @@ def sweep(agents: list[Keepless], *, also_reap: Iterable[int] = ()) -> dict[str,
     table = ProcessTable()
     me = os.getpid()
     trees: dict[str, Tree] = {}
-    leaves: list[Leaf] = []
+    leaves: dict[str, Leaf] = {}
+    usages: dict[int, resource.struct_rusage] = {}
     for agent in agents:
         leaf = Leaf(agent.leaf_path) if agent.leaf_path is not None and os.path.isdir(agent.leaf_path) else None
         pid = NOBODY if agent.pid is None else agent.pid
         trees[agent.agent_id] = Tree(pid, agent.start_ticks, agent.nonce, leaf, table, me, _nobody)
         if leaf is not None:
-            leaves.append(leaf)
-    reapable = {agent.pid for agent in agents if agent.pid is not None}
+            leaves[agent.agent_id] = leaf
+    # Not by the number alone: a child of our own may have it by now, whose end is its owner's to see.
+    reapable = {agent.pid for agent in agents if agent.pid is not None and _is_same(agent.pid, agent.start_ticks)}
     zygotes = set(also_reap)
     deadline = time.monotonic() + LIMIT_S
     pending = dict(trees)
@@ -67,29 +78,43 @@ def sweep(agents: list[Keepless], *, also_reap: Iterable[int] = ()) -> dict[str,
                 continue
             reapable.update(entry.pid for entry in members)
             tree.kill()
-        reap(reapable)
+        reap(reapable, usages)
         if pending or zygotes:
             time.sleep(LOOK_S)
-    while reapable and time.monotonic() < deadline and not reap(reapable):
+    while reapable and time.monotonic() < deadline and not reap(reapable, usages):
         time.sleep(LOOK_S)
-    for leaf in leaves:
-        leaf.remove()
-    return {agent_id: tree.survivors() for agent_id, tree in trees.items()}
+    found: dict[str, Swept] = {}
+    for agent in agents:
+        leaf = leaves.get(agent.agent_id)
+        # Only the leader's: what each of the others used is in its sum where it was waited for, or in the cgroup's.
+        leader = usages.get(NOBODY if agent.pid is None else agent.pid)
+        cpu_seconds = [leaf.cpu_usec() / 1e6] if leaf is not None else []
+        cpu_seconds += [leader.ru_utime + leader.ru_stime] if leader is not None else []
+        found[agent.agent_id] = Swept(
+            survivors=trees[agent.agent_id].survivors(),
+            cpu_seconds=max(cpu_seconds) if any(cpu_seconds) else None,
+            max_rss_bytes=max_rss_bytes(leader.ru_maxrss) if leader is not None else None,
+        )
+        if leaf is not None:
+            leaf.remove()
+    return found
 
 
-def reap(pids: set[int]) -> bool:
+def reap(pids: set[int], usages: dict[int, resource.struct_rusage] | None = None) -> bool:
     """Collect those of ``pids`` that are dead children of ours, taking out all that need no more waiting.
 
-    True when none is left to wait for.
+    What they used, with what they had waited for, is put into ``usages``. True when none is left to wait for.
     """
     for pid in list(pids):
         try:
-            done, _ = os.waitpid(pid, os.WNOHANG)
+            done, _, usage = os.wait4(pid, os.WNOHANG)
         except ChildProcessError:
             pids.discard(pid)
         else:
             if done:
                 pids.discard(pid)
+                if usages is not None:
+                    usages[pid] = usage
     return not pids
 
 
@@ -189,6 +214,11 @@ def _environment(pid: int) -> bytes:
             return file.read()
     except OSError:
         return b""
+
+
+def _is_same(pid: int, start_ticks: int) -> bool:
+    entry = read_entry(pid)
+    return entry is not None and (entry.start_ticks == start_ticks or not start_ticks)
 
 
 def _nobody(_pid: int) -> bool:

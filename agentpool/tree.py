@@ -47,6 +47,7 @@ class Tree:
         self._table = table
         self._reaper = reaper
         self._is_leader = is_leader
+        self._is_number_reused = False
         self._seen: dict[int, int] = {}
         self._swept: set[tuple[int, int]] = set()
 
@@ -113,15 +114,22 @@ class Tree:
 
     def _search(self) -> list[ProcessEntry]:
         entries = self._table.entries(since=time.monotonic() - SNAPSHOT_AGE_S)
+        self._note_reuse(entries.get(self._leader))
         found = {pid for pid, entry in entries.items() if self._belongs(entry)}
         found |= descendants(entries, found)
         living = (entries[pid] for pid in found if not (pid != self._leader and self._is_leader(pid)))
         return [entry for entry in living if entry.state not in "ZX" and entry.start_ticks >= self._start_ticks]
 
+    def _note_reuse(self, entry: ProcessEntry | None) -> None:
+        # The kernel gives a number away only when no session and no group has it any more: from then on whoever
+        # is in the session or group of that number is a stranger, also after the one that got it has ended.
+        if entry is not None and self._start_ticks and entry.start_ticks != self._start_ticks:
+            self._is_number_reused = True
+
     def _belongs(self, entry: ProcessEntry) -> bool:
         if entry.start_ticks < self._start_ticks or entry.state in "ZX":
             return False
-        if self._leader in (entry.session, entry.group, entry.pid):
+        if not self._is_number_reused and self._leader in (entry.session, entry.group, entry.pid):
             return True
         if self._seen.get(entry.pid) == entry.start_ticks:
             return True

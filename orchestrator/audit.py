@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from orchestrator.clock import Clock, SystemClock, rfc3339
-from orchestrator.privacy import append_whole, make_private_directory
+from orchestrator.privacy import append_whole, make_private_directory, open_log
 
 log = structlog.get_logger(__name__)
 
@@ -49,8 +49,7 @@ class AuditLog:
 
     def _open(self) -> None:
         make_private_directory(self._path.parent)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._descriptor = os.open(self._path, flags, 0o600)
+        self._descriptor = open_log(self._path)
 
     def _rotate(self) -> None:
         self.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from orchestrator.clock import rfc3339
-from orchestrator.privacy import append_whole, make_private_directory
+from orchestrator.privacy import append_whole, make_private_directory, open_log
 
 log = structlog.get_logger(__name__)
 
@@ -21,7 +21,8 @@ log = structlog.get_logger(__name__)
 class LogFile(logging.Handler):
     """Appends lines to ``path`` (0600); at ``max_bytes`` it becomes ``<path>.1`` and the next one begins.
 
-    Where ``path`` is a symbolic link at the start, all that goes for the file that it leads to.
+    Where ``path`` is a symbolic link at the start, all that goes for the file that it leads to. A FIFO that nobody
+    reads is one of the things that cannot be written: it holds up neither the start nor a line.
     What cannot be written is dropped and counted: nothing is raised, and no traceback goes anywhere. The first line
     that is written again stands behind one, ``log_lines_dropped``, that says how many are missing there. The other
     handlers are told once in the life of the process that the file lacks lines.
@@ -94,8 +95,7 @@ class LogFile(logging.Handler):
 
     def _open(self) -> None:
         make_private_directory(self._path.parent)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._descriptor = os.open(self._path, flags, 0o600)
+        self._descriptor = open_log(self._path)
 
     def _rotate(self) -> None:
         self._close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -56,5 +58,20 @@ def append_whole(descriptor: int, data: bytes) -> None:
         while rest:
             rest = rest[os.write(descriptor, rest) :]
     except OSError:
-        os.ftruncate(descriptor, size)  # half a line would spoil the next one too
+        with contextlib.suppress(OSError):  # a pipe has no size
+            os.ftruncate(descriptor, size)  # half a line would spoil the next one too
+        raise
+
+
+def open_log(path: Path) -> int:
+    """Open a file (made with mode 0600) to append lines to; never waits. Raises OSError, which says what is in the way.
+
+    A FIFO is taken only while somebody reads it: opening one waits for that else, and a log must hold up nobody.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        return os.open(path, flags, 0o600)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(error.errno, "it is a FIFO or socket that nobody reads; put a file there") from error
         raise

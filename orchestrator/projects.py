@@ -21,6 +21,11 @@ def project_id_for(path: Path) -> str:
     return name if is_identifier(name) else "project"
 
 
+def is_project(directory: Path) -> bool:
+    """Whether a directory says of itself that it is a project: a git checkout, or one with an ``orchestrator.toml``."""
+    return (directory / ".git").exists() or (directory / "orchestrator.toml").is_file()
+
+
 def check_directory(path: str) -> Path:
     """The absolute, real path of a project directory. Raises BadRequest when it is not a readable directory."""
     given = Path(path).expanduser()

@@ -297,6 +297,7 @@ class Supervisor:
             agents=self.agents,
             profiles=self.profiles,
             projects=self.projects,
+            agents_dir=self._agents_dir,
         )
 
     def _watch(self, task: asyncio.Task[None]) -> None:

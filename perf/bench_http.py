@@ -133,7 +133,7 @@ def compare(sides: Sides, name: str, method: str, path: str, body: Any, options:
         )
         for _ in range(options.rounds)
     ]
-    row = {
+    row: dict[str, Any] = {
         "row": name,
         "answer_bytes": len(answer),
         "bare": median([bare for bare, _ in rounds]),
@@ -163,7 +163,7 @@ def compare_with_waits(sides: Sides, path: str, options: argparse.Namespace) -> 
         held.append(sides.load(sides.sidecar_port, raw, options.connections, options.seconds))
         for one in sockets:
             one.close()
-    row = {
+    row: dict[str, Any] = {
         "row": f"context while {WAITS} polls wait",
         "without": median(free),
         "waiting": median(held),
@@ -201,7 +201,7 @@ def compare_under_flood(sides: Sides, path: str, options: argparse.Namespace) ->
                 while json.loads(sides.ask("GET", f"/api/agents/{agent_id}"))["status"] in ("starting", "running"):
                     time.sleep(0.05)
     pairs = zip(rounds["sidecar"], rounds["bare"], strict=True)
-    row = {
+    row: dict[str, Any] = {
         "row": f"p99 while {FLOODING} agents flood",
         "bare": median(rounds["bare"]),
         "sidecar": median(rounds["sidecar"]),

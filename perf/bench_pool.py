@@ -135,7 +135,7 @@ def popen_and_wait(count: int, place: Path) -> float:
     running = []
     for number in range(count):
         logs = [open(place / f"{number}.{name}", "wb") for name in ("stdout", "stderr")]  # noqa: SIM115
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         running.append((subprocess.Popen(["/bin/true"], start_new_session=True, **pipes), logs))
     for process, logs in running:
         for log, data in zip(logs, process.communicate(), strict=True):

@@ -250,7 +250,7 @@ def install(name: str, place: Path) -> Path | str:
 async def ours(driver: Driver, agents: int) -> float:
     """The pool's own time for the same."""
     specs = driver.specs(agents, ("/bin/echo", LINE), "jsonl")
-    elapsed = await driver.run(specs)
+    elapsed: float = await driver.run(specs)
     assert all(driver.exits[spec.agent_id].stdout_tail.strip() == LINE.encode() for spec in specs)
     return elapsed
 

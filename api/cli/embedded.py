@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import stat
 import subprocess
 import sys
 import time
@@ -48,7 +49,7 @@ class EmbeddedSidecar:
         arguments += ["--host", "127.0.0.1", "--port", "0", "--storage", str(self._storage)]
         for project in self._projects:
             arguments += ["--project", project]
-        descriptor = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = self._open_log()
         with open(descriptor, "ab") as log:
             begin = log.tell()
             self._child = subprocess.Popen(
@@ -86,6 +87,18 @@ class EmbeddedSidecar:
             for pipe in (child.stdin, child.stdout):
                 if pipe is not None:
                     pipe.close()
+
+    def _open_log(self) -> int:
+        # Opening a FIFO that nobody reads would wait for ever.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
+        try:
+            descriptor = os.open(self.log_path, flags, 0o600)
+        except OSError as error:
+            raise Failure(f"{self.log_path} cannot be written ({error.strerror}); put a file there", FAILED) from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise Failure(f"{self.log_path} is no file; put one there, or take it away", FAILED)
+        return descriptor
 
     def _wait_until_ready(self, log_begin: int) -> str:
         assert self._child is not None

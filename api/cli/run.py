@@ -62,6 +62,8 @@ def run(
     directory = Path(project).expanduser().resolve()
     if not directory.is_dir():
         raise Failure(f"--project {project}: not a directory; name the project's directory", USAGE)
+    if project == ".":
+        _refuse_everything(directory)
     with _interruptible(), _sidecar(session, directory) as client:
         project_id = _register(client, session.settings.client.project_id, directory)
         created = client.create_run(
@@ -74,6 +76,22 @@ def run(
         path = store_report(session.storage, final, outcomes)
         _print(session, final, outcomes, time.monotonic() - began, path)
     return 0 if final["status"] == "completed" else FAILED
+
+
+def _refuse_everything(directory: Path) -> None:
+    """Raise Failure where the current directory is all that the user has and does not say that it is a project."""
+    from orchestrator.projects import is_project
+
+    names = {
+        Path(os.path.expanduser("~")).resolve(): "your home directory",
+        Path(directory.anchor): "the root of all files",
+    }
+    if directory in names and not is_project(directory):
+        raise Failure(
+            f"{directory} is {names[directory]}, and all of it would become the project; change into the project's "
+            f"directory or name it with --project DIR (--project {directory} if you mean just this)",
+            USAGE,
+        )
 
 
 @contextlib.contextmanager

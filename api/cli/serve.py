@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from api.cli.failures import FAILED, USAGE, Failure
+from api.cli.failures import FAILED, UNREACHABLE, USAGE, Failure
 from api.cli.options import Command
 from api.cli.session import Session
 
@@ -71,9 +71,9 @@ def parse_project(text: str) -> tuple[str | None, str]:
 
 
 def _project_here(directory: Path) -> list[tuple[str | None, str]]:
-    if (directory / ".git").exists() or (directory / "orchestrator.toml").is_file():
-        return [(None, str(directory))]
-    return []
+    from orchestrator.projects import is_project
+
+    return [(None, str(directory))] if is_project(directory) else []
 
 
 def _first_directory(projects: list[tuple[str | None, str]], fallback: Path) -> Path:
@@ -123,11 +123,13 @@ def stop(session: Session, timeout: float) -> int:
       orchestrator stop --storage /tmp/sidecar --timeout 60
     """
     from api.cli.discovery import is_alive
-    from api.client import SidecarUnavailable
 
     running = session.running
     if running is None:
-        raise SidecarUnavailable(session.url, f"no sidecar runs on the storage {session.storage}")
+        raise Failure(
+            f"no sidecar runs on the storage {session.storage}: nothing to stop (--storage names another one)",
+            UNREACHABLE,
+        )
     _check_identity(session, running.pid)
     os.kill(running.pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout

@@ -48,7 +48,9 @@ def token(session: Session, agent_type: str | None, admin: bool, ttl: int | None
 
 
 def _project_id(session: Session) -> str:
-    """Told, else as the running sidecar says, else the configured first, else the current directory's name."""
+    """Told, else as the running sidecar says, else the registered one that holds the current directory, else the
+    configured first, else the directory's name. Raises Failure where that is another directory's.
+    """
     if session.settings.client.project_id:
         return session.settings.client.project_id
     if session.running is not None:
@@ -58,13 +60,37 @@ def _project_id(session: Session) -> str:
             return session.project_id
         except ClientError:
             session.out.note("the sidecar does not answer; the project is taken from the settings")
+    here = session.directory.resolve()
+    known = _registered(session)
+    holding = [project_id for project_id, path in known.items() if here.is_relative_to(path)]
+    if holding:
+        return max(holding, key=lambda project_id: len(known[project_id]))
     if session.settings.projects:
         return next(iter(session.settings.projects))
-    from orchestrator.projects import project_id_for
+    from orchestrator.projects import is_project, project_id_for
 
-    if (session.directory / ".git").exists() or (session.directory / "orchestrator.toml").is_file():
-        return project_id_for(session.directory.resolve())
-    return FALLBACK_PROJECT
+    if not is_project(session.directory):
+        return FALLBACK_PROJECT
+    wanted = project_id_for(here)
+    if wanted in known:
+        raise Failure(
+            f"the project {wanted!r} is {known[wanted]}, and {here} is none yet; "
+            f"name a project with --project-id, or add this one with `orchestrator serve --project ID={here}`",
+            USAGE,
+        )
+    return wanted
+
+
+def _registered(session: Session) -> dict[str, str]:
+    """Path by id of the projects in the storage; none, with a word on it, where the database cannot be read."""
+    from orchestrator.errors import StorageReadFailed
+    from orchestrator.storage.projects import registered_projects
+
+    try:
+        return registered_projects(session.storage)
+    except StorageReadFailed as error:
+        session.out.note(f"{error.message}; which projects are registered is not known")
+        return {}
 
 
 def _class_of(session: Session, agent_type: str) -> PermissionClass:

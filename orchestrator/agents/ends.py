@@ -47,14 +47,14 @@ def describe_end(exited: AgentExited, outcome: Outcome) -> str | None:
 
 def exit_result(record: AgentRecord, exited: AgentExited, outcome: Outcome, output: str) -> ResultDraft:
     """The result of an attempt that gave none: ``success`` or ``failed`` with the output's tail."""
-    error = describe_end(exited, outcome)
+    error, known = describe_end(exited, outcome), usage_of(exited)
     result: JSON = {
         "status": "success" if error is None else "failed",
         "files_created": [],
         "files_modified": [],
         "files_deleted": [],
         "decisions": [],
-        "metrics": {"cpu_seconds": exited.usage.cpu_seconds, "max_rss_bytes": exited.usage.max_rss_bytes},
+        "metrics": {name: known[name] for name in ("cpu_seconds", "max_rss_bytes") if name in known},
         "artifacts": {},
         "errors": [] if error is None else [error],
         "warnings": [],
@@ -126,6 +126,6 @@ def _identity(record: AgentRecord) -> JSON:
 
 
 def usage_of(exited: AgentExited) -> JSON:
-    """``usage`` of an agent's record."""
+    """``usage`` of an agent's record: what is known, so that nothing is taken for a zero."""
     usage: JSON = msgspec.to_builtins(exited.usage)
-    return usage
+    return {name: value for name, value in usage.items() if value is not None}

@@ -37,9 +37,18 @@ from orchestrator.clock import Clock
 from orchestrator.errors import SidecarError, SpawnFailed
 from orchestrator.identifiers import new_id
 from orchestrator.metrics import Metrics
-from orchestrator.models import AgentRecord, EventDraft
+from orchestrator.models import JSON, AgentRecord, EventDraft
 from orchestrator.results import ResultService
 
+#: What a new attempt does not take over from the one before; that one's end is in the events and in its result.
+NOTHING_KNOWN: JSON = {
+    "started_at": None,
+    "ended_at": None,
+    "error": None,
+    "evidence": {},
+    "survivors": {},
+    "usage": {},
+}
 #: Lines taken together at most; their events share a commit.
 BATCH = 200
 #: Seconds between tries when the queue has no place for a restart.
@@ -103,6 +112,7 @@ class AgentLives:
             signal=None,
             result_id=None,
             outcome=None,
+            **NOTHING_KNOWN,
         )
         spec, started = await self._launch(live, previous_error)
         live.started_monotonic = self._clock.monotonic()
@@ -140,7 +150,9 @@ class AgentLives:
         except PoolClosed:
             # Nothing ran: the attempt does not count, and an agent that had been queued stays so.
             live.has_process = False
-            await self._registry.update(live, status=AgentState.QUEUED.value, attempt=live.record.attempt - 1)
+            await self._registry.update(
+                live, status=AgentState.QUEUED.value, attempt=live.record.attempt - 1, error=previous_error
+            )
             raise
 
     async def _attach_feed(self, live: LiveAgent) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import structlog
 
 from agentpool.base import Leftover, Pool, Settled
 from agentpool.messages import AgentExited, Survivors, Usage
 from agentpool.states import AgentState, is_final
+from agentpool.streams import end_of_stream
 from orchestrator.agents.registry import AgentRegistry, LiveAgent
 from orchestrator.agents.service import AgentService
 from orchestrator.errors import SidecarError
@@ -32,6 +36,7 @@ class Recovery:
         agents: AgentService,
         profiles: Profiles,
         projects: ProjectService,
+        agents_dir: Path,
     ) -> None:
         self._store = store
         self._results = results
@@ -40,6 +45,7 @@ class Recovery:
         self._agents = agents
         self._profiles = profiles
         self._projects = projects
+        self._agents_dir = agents_dir
 
     async def run(self) -> int:
         """Settle all; how many agents it was. What was queued is queued again."""
@@ -78,7 +84,7 @@ class Recovery:
             signal=None,
             ended_by="supervisor_lost",
             terminal=b"",
-            usage=Usage(),
+            usage=await asyncio.to_thread(_usage, str(self._agents_dir / record.agent_id)),
             survivors=Survivors(
                 count=found.survivors if found else 0,
                 checked_by=("start time and nonce of the earlier sidecar's record",),
@@ -100,6 +106,14 @@ class Recovery:
                 agent_type=record.agent_type, description="", category="unknown", permission_class="support"
             )
         return LiveAgent(record, profile)
+
+
+def _usage(record_dir: str) -> Usage:
+    """What can be known of an attempt that nobody saw end: its output is on disk."""
+    try:
+        return Usage(stdout_bytes=end_of_stream(record_dir, "stdout"), stderr_bytes=end_of_stream(record_dir, "stderr"))
+    except OSError:
+        return Usage()
 
 
 def _leftover(record: AgentRecord) -> Leftover:

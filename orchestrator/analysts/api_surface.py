@@ -14,6 +14,8 @@ from orchestrator.analysts.languages import PROGRAMMING
 from orchestrator.analysts.publicnames import languages, public_names
 from orchestrator.analysts.workbench import Workbench, conduct
 
+#: Languages of scripts, which offer no names to others.
+_SCRIPTS = frozenset({"Shell", "Batch", "PowerShell"})
 _VERB_IN_PATH = re.compile(r"/(get|create|update|delete|fetch|remove)[A-Z_-]?[a-z]*(/|$)", re.IGNORECASE)
 
 
@@ -142,12 +144,22 @@ class Explorer:
         specs = ", ".join(
             f"{one.kind} {one.path} ({plural(len(one.operations), 'operation')})" for one in self._descriptions[:3]
         )
+        unread = Counter(
+            file.language or ""
+            for file in self._bench.tree.of(PROGRAMMING - _SCRIPTS, {"source"})
+            if file.language not in languages()
+        )
+        report.metrics["languages_not_read"] = dict(unread.most_common())
         report.summary = (
             f"{plural(len(self._routes), 'HTTP route')}, {plural(report.metrics.get('commands', 0), 'command')}, "
             f"{plural(report.metrics.get('public_names', 0), 'public name')}; "
             + (f"described by {specs}." if specs else "no API description file.")
             + (f" {kinds['undescribed-route']} routes are not described." if kinds["undescribed-route"] else "")
         )
+        if unread:
+            told = ", ".join(f"{name} ({plural(count, 'file')})" for name, count in unread.most_common(5))
+            report.warnings.append(f"public names are not read in {told}: there may be more than is told here")
+            report.summary += f" Public names are not read in {told}."
         if len(self._routes) >= 5 and not self._descriptions:
             report.add(
                 "info",

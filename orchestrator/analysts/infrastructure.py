@@ -36,6 +36,20 @@ _CI_FILES = (
     ".ci/run",
     "tox.ini",
     "noxfile.py",
+    ".woodpecker.yml",
+    ".cirrus.yml",
+    ".buildkite/pipeline.yml",
+    ".semaphore/semaphore.yml",
+    "appveyor.yml",
+    ".appveyor.yml",
+    "cloudbuild.yaml",
+    "buildspec.yml",
+)
+#: Other ways to deliver, which are not looked into: that they are there must be told, or they seem not to be.
+_UNCHECKED = re.compile(
+    r"(^|/)(Chart\.yaml|kustomization\.ya?ml|ansible\.cfg|playbooks?/[^/]+\.ya?ml|Pulumi\.yaml|serverless\.ya?ml|Procfile"
+    r"|Vagrantfile|flake\.nix|fly\.toml|app\.yaml|netlify\.toml|vercel\.json|skaffold\.ya?ml|[^/]+\.(bicep|nomad))$"
+    r"|^\.(forgejo|gitea|woodpecker)/.+\.ya?ml$"
 )
 
 
@@ -144,7 +158,7 @@ class Infrastructure:
             self._report.add(
                 "medium",
                 "no-ci",
-                "No continuous integration is configured.",
+                "No continuous integration of a kind that is known here (GitHub, GitLab, Jenkins, …) is configured.",
                 suggestion="Run the tests and the linter on every push.",
             )
         elif files and not runs_tests and not others:
@@ -160,6 +174,16 @@ class Infrastructure:
         grave = [one for one in ranked if one.severity in {"critical", "high", "medium"}]
         worst = f" Worst: {grave[0].kind} in {grave[0].place}." if grave else ""
         told = told or "No container, deployment or CI file of a kind that is known here"
+        unchecked = [
+            file.path
+            for file in self._bench.tree.files
+            if file.role not in {"vendored", "test"} and _UNCHECKED.search(file.path) and not is_fixture(file.path)
+        ]
+        report.artifacts["unchecked"] = unchecked[:60]
+        if unchecked:
+            shown = ", ".join(unchecked[:4]) + (f" and {len(unchecked) - 4} more" if len(unchecked) > 4 else "")
+            report.warnings.append(f"there, but not checked: {shown}")
+            told += f" (not checked: {shown})"
         figures = f": {counts['high']} high, {counts['medium']} medium, {counts['low']} low" if found or ranked else ""
         report.summary = f"{told}{figures}.{worst}"
         report.next_steps.extend(f"Settle {one.kind} in {one.place}" for one in grave[:5])

@@ -84,10 +84,14 @@ class Specialist:
         if any(file.language == "Python" for file in self._files):
             self._check_python()
         todos: Counter[str] = Counter()
-        for file in self._files:
+        for done, file in enumerate(self._files):
             if self._bench.deadline.is_over:
+                left = {one.path for one in self._files[done:]}
+                in_part = len(left & self._read)
                 self._report.warnings.append(
-                    f"{plural(len(self._files) - len(self._read), 'file')} not checked: time was up"
+                    f"{plural(len(left), 'file')} not checked"
+                    + (f", or only in part ({in_part})" if in_part else "")
+                    + ": time was up"
                 )
                 break
             text = self._bench.tree.text(file.path)
@@ -110,6 +114,7 @@ class Specialist:
             module = pysource.parse(file.path, data, compiled=True) if data is not None else None
             if module is None:
                 continue
+            self._read.add(file.path)  # already: the time may be up before the second look at it
             if module.tree is None:
                 self._syntax_error(file, module)
                 continue

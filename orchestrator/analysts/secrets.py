@@ -64,9 +64,12 @@ _NAMES: Final = ("passw", "secret", "api_key", "api-key", "apikey", "access_key"
                  "auth_token", "auth-token", "authtoken", "private_key", "private-key", "privatekey")  # fmt: skip
 _PLACEHOLDER: Final = re.compile(
     r"(?i)example|sample|dummy|placeholder|change.?me|your[_-]|xxxx|\*{3}|<[^>]*>|\$\{|\{\{|%\(|test|fake|redacted|"
-    r"insert|todo|none|null|abcdef|123456|foobar|secret|password|passw0rd|user:pass|username|localhost|127\.0\.0\.1|"
+    r"insert|todo|none|null|abcdef|123456|foobar|user:pass|localhost|127\.0\.0\.1|"
     r"\.\.\.|…|os\.environ|getenv|process\.env"
 )
+#: Words that name what stands there: ``my-secret`` is no secret, ``secret-`` before random characters is one.
+_NAMING: Final = re.compile(r"(?i)secret|passw[o0]rd|username")
+_MIN_REST: Final = 10
 _MIN_ENTROPY: Final = 3.5
 
 
@@ -77,7 +80,7 @@ def find_secrets(text: str) -> Iterator[Secret]:
             continue
         for match in pattern.finditer(text):
             value = match[0]
-            if name != "private key" and _PLACEHOLDER.search(value):
+            if name != "private key" and _is_placeholder(value, is_url=name == "password in a URL"):
                 continue
             if name == "private key" and not _has_key_body(text, match.end()):
                 continue
@@ -91,7 +94,7 @@ def find_secrets(text: str) -> Iterator[Secret]:
     for match in _ASSIGNED.finditer(text):
         value = match["value"]
         is_known = any(literal in value and pattern.search(value) for _, _, literal, pattern in _PATTERNS)
-        if not is_known and not _PLACEHOLDER.search(value) and _is_random(value):
+        if not is_known and not _is_placeholder(value) and _is_random(value):
             yield Secret(_line(text, match.start("value")), f"value of {match['name']}", redact(value), "high")
 
 
@@ -105,6 +108,19 @@ def entropy(value: str) -> float:
     """Shannon entropy in bits per character."""
     counts = Counter(value)
     return -sum(count / len(value) * math.log2(count / len(value)) for count in counts.values()) if value else 0.0
+
+
+def _is_placeholder(value: str, *, is_url: bool = False) -> bool:
+    """Whether a value stands for one; in an address it is the password that counts, after a name that is none."""
+    if _PLACEHOLDER.search(value):
+        return True
+    if is_url:
+        user, _, value = value.rpartition("@")[0].rpartition(":")
+        if _NAMING.search(user):
+            return True
+    rest, count = _NAMING.subn("", value)
+    rest = re.sub(r"([-_.:])[-_.:]+", r"\1", rest).strip("-_.:")
+    return count > 0 and (len(rest) < _MIN_REST or not _is_random(rest))
 
 
 def _is_random(value: str) -> bool:

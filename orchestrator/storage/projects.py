@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import apsw
 
 from orchestrator.models import Project, Run
 from orchestrator.storage.codec import clean_text, decode, encode
-from orchestrator.storage.connection import fetch_all, fetch_one
+from orchestrator.storage.connection import fetch_all, fetch_one, open_reader, read_error
 from orchestrator.storage.engine import Repository
 
 _PUT_RUN = (
@@ -36,6 +38,24 @@ class SqliteProjects(Repository):
         """All, by id."""
         rows = self._engine.read(lambda c: fetch_all(c, "SELECT * FROM projects ORDER BY project_id"))
         return [Project(project_id=row[0], path=row[1], created_at=row[2]) for row in rows]
+
+
+def registered_projects(directory: Path) -> dict[str, str]:
+    """Path by id of all projects in a storage directory, whether or not a sidecar runs on it; empty without a database.
+
+    Raises StorageReadFailed.
+    """
+    path = directory / "orchestrator.db"
+    if not path.is_file():
+        return {}
+    try:
+        connection = open_reader(path)
+        try:
+            return {str(row[0]): str(row[1]) for row in fetch_all(connection, "SELECT project_id, path FROM projects")}
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        raise read_error(error) from error
 
 
 class SqliteRuns(Repository):

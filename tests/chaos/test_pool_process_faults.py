@@ -7,22 +7,27 @@ import os
 import random
 import signal
 import stat
+import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentpool.base import Leftover
 from agentpool.errors import LaunchFailed, UnknownAgent
 from agentpool.messages import AgentExited
-from agentpool.proctable import read_entry
-from agentpool.settling import settle
+from agentpool.proctable import ProcessEntry, read_entry
+from agentpool.settling import Keepless, settle, sweep
 from agentpool.signalling import signal_process
 from agentpool.specs import Limits
 from agentpool.testing import child, ignore, leave, say, script, wait, write
+from tests.support.pids import stranger_with
 from tests.support.pools import Bench, descriptors_of, is_living, local_bench, stat_of
 from tests.support.processes import processes_with
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.chaos
 
@@ -165,8 +170,8 @@ async def test_fault_8_commands_that_cannot_start_leak_nothing(tmp_path: Path, c
         assert list((tmp_path / "a").iterdir()) == []
 
 
-def test_fault_9_a_reused_pid_is_not_touched(tmp_path: Path) -> None:
-    """Prevents a signal to whoever has got the pid of a process that is long gone."""
+def test_fault_9_another_start_time_is_another_process(tmp_path: Path) -> None:
+    """Prevents a signal to whoever has got the pid of a process that is long gone; a wrong start time stands for it."""
     pid = os.posix_spawn(sys.executable, script(sys.executable, wait()), {})
     try:
         entry = read_entry(pid)
@@ -180,6 +185,54 @@ def test_fault_9_a_reused_pid_is_not_touched(tmp_path: Path) -> None:
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def dead_leader(nonce: str, *, with_daemon: bool = False) -> tuple[ProcessEntry, int]:
+    """A leader that ran, ended and was reaped, and the daemon that it left (else 0).
+
+    The daemon carries the nonce, and is in a session of its own: while one is in the leader's, the kernel keeps the
+    leader's number from others.
+    """
+    mine, theirs = os.pipe()
+    code = (
+        "import os, sys, signal\n"
+        f"if {with_daemon} and os.fork() == 0:\n"
+        "    os.setsid(); signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "    os.write(int(sys.argv[1]), b'%d\\n' % os.getpid()); os.close(int(sys.argv[1])); signal.pause()\n"
+        "os.close(int(sys.argv[1])); sys.stdin.read()\n"
+    )
+    leader = subprocess.Popen(
+        [sys.executable, "-c", code, str(theirs)],
+        env={**os.environ, "ORCHESTRATOR_AGENT_NONCE": nonce},
+        stdin=subprocess.PIPE,
+        pass_fds=[theirs],
+        start_new_session=True,
+    )
+    os.close(theirs)
+    with open(mine, "rb") as reader:
+        said = reader.read()
+    entry = read_entry(leader.pid)
+    assert entry is not None
+    leader.communicate()
+    return entry, int(said or 0)
+
+
+@pytest.mark.parametrize("with_daemon", [True, False], ids=["daemon-left", "nothing-left"])
+def test_fault_9_a_stranger_with_the_pid_of_a_dead_agent_is_not_touched(with_daemon: bool) -> None:
+    """Whoever got a dead leader's number was taken for its tree, and killed by the sweep after a worker's death."""
+    nonce = uuid.uuid4().hex
+    entry, daemon = dead_leader(nonce, with_daemon=with_daemon)
+    with stranger_with(entry.pid, ["/bin/sleep", "600"], after_ticks=entry.start_ticks) as stranger:
+        assert not signal_process(entry.pid, entry.start_ticks, signal.SIGKILL)
+        agent = Keepless(agent_id="a", pid=entry.pid, start_ticks=entry.start_ticks, nonce=nonce, leaf_path=None)
+        left = sweep([agent])["a"].survivors
+        assert (left.count, left.swept) == (0, int(with_daemon))
+        if with_daemon:
+            until(lambda: not is_living(daemon))
+        leftover = Leftover(agent_id="a", attempt=1, pid=entry.pid, start_ticks=entry.start_ticks, nonce=nonce)
+        (settled,) = settle([leftover])
+        assert (settled.was_alive, settled.ended, settled.survivors) == (False, 0, 0)
+        assert os.waitpid(stranger, os.WNOHANG) == (0, 0), "the stranger lives"
 
 
 async def test_fault_10_a_signal_just_after_the_exit_keeps_the_true_code(
@@ -222,6 +275,29 @@ async def test_fault_11_stop_during_start(tmp_path: Path, cgroups: bool, chaos_s
                 await asyncio.sleep(0.02)
         for number in range(15 * chaos_rounds):
             assert len(bench.exits(f"a{number}")) <= 1
+
+
+@pytest.mark.parametrize("how", ["plain", "limited", "warm"])
+async def test_a_kill_without_grace_during_the_start_is_a_kill(tmp_path: Path, cgroups: bool, how: str) -> None:
+    """A kill without grace that came while the program started sent TERM, and its ``shutdown``, before KILL."""
+    (tmp_path / "waiting.py").write_text("import signal\ndef main(agent):\n    signal.pause()\n", encoding="utf-8")
+    ways: dict[str, dict[str, Any]] = {"limited": {"limits": Limits(cpu_s=60)}, "warm": {"runtime": "python"}}
+    fields = ways.get(how, {})
+    argv = ("waiting:main",) if how == "warm" else ("/bin/sleep", "600")
+    async with local_bench(tmp_path, cgroups=cgroups, workers=1) as (bench, pool):
+        await bench.run("warm-up", argv=("true",), runtime="text")
+        for number in range(5):
+            name = f"a{number}"
+            spec = await bench.spec(name, argv=argv, workspace=str(tmp_path), **fields)
+            ticket = pool.enqueue(name, share_key="tests")
+            await ticket.ready()
+            launching = asyncio.create_task(pool.launch(spec))
+            await asyncio.sleep(0)  # its command is on the way, and the next one follows at once
+            await pool.kill(name, grace_s=0)
+            outcome = await asyncio.gather(launching, return_exceptions=True)
+            if not isinstance(outcome[0], LaunchFailed):
+                exited = await bench.exited(name)
+                assert (exited.signal, exited.exit_code, exited.usage.stdin_bytes) == (signal.SIGKILL, None, 0), exited
 
 
 @pytest.mark.parametrize(("cgroups", "count"), [(True, 10_000), (False, 2_000)])

@@ -46,6 +46,23 @@ async def test_fault_13_others_go_on_when_an_idle_worker_is_killed(tmp_path: Pat
         assert [exited.exit_code for exited in exits] == [0] * 4
 
 
+@pytest.mark.parametrize("cgroups", [True, False], ids=["cgroups", "no-cgroups"])
+async def test_what_an_agent_used_is_known_when_its_worker_is_killed(tmp_path: Path, cgroups: bool) -> None:
+    """A lost agent's record said that it had used no CPU and no memory, which nobody had measured."""
+    async with local_bench(tmp_path, workers=1, cgroups=cgroups) as (bench, _):
+        work = [{"do": "spin", "seconds": 0.4}, {"do": "allocate", "megabytes": 64}]
+        started = await bench.launch("a", *work)
+        await bench.said("a")
+        os.kill(worker_keeping(started.pid), signal.SIGKILL)
+        exited = await bench.exited("a")
+        assert (exited.ended_by, exited.survivors.count) == ("worker_lost", 0)
+        assert exited.usage.cpu_seconds is not None
+        assert exited.usage.max_rss_bytes is not None
+        assert 0.2 <= exited.usage.cpu_seconds <= 10
+        assert 64 << 20 <= exited.usage.max_rss_bytes <= 200 << 20
+        assert exited.usage.stdin_bytes is None, "the worker alone knew"
+
+
 async def test_fault_14_a_worker_killed_mid_frame_harms_nobody_else(tmp_path: Path) -> None:
     """Prevents a torn frame from being read as one, and from stopping other workers."""
     async with local_bench(tmp_path, workers=2, fact_buffer_bytes=1 << 16) as (bench, _):

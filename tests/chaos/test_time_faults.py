@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.models import AgentRecord
 from orchestrator.supervisor import Supervisor
+from tests.support.agents import agent, say_result, spawn
+from tests.support.agents import ended as ended_by_api
+from tests.support.clocks import WallClock
+from tests.support.http import Api
+from tests.support.repo import sample_repository
+from tests.support.server import Server
 from tests.support.supervisors import PROJECT, ended, request, running_supervisor, settings
 
 pytestmark = pytest.mark.chaos
@@ -25,7 +34,10 @@ async def spawned(supervisor: Supervisor, *command: str, **fields: object) -> Ag
 async def test_fault_78_a_wall_clock_set_by_a_day_ends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: float
 ) -> None:
-    """All agents were timed out at once, or none ever again, and quarantine was for ever or for nobody."""
+    """All agents were timed out at once, or none ever again, and quarantine was for ever or for nobody.
+
+    Here a patched clock of the supervisor's stands for it, which works everywhere; below, real processes are under one.
+    """
     true_time = time.time
     offset_s = 0.0
     # In this process only: workers use no wall clock, which test_pool_uses_no_wall_clock holds them to.
@@ -48,6 +60,58 @@ async def test_fault_78_a_wall_clock_set_by_a_day_ends_nothing(
         assert (await supervisor.agents.get(PROJECT, long.agent_id)).status == "running"
         record = await supervisor.agents.terminate(await supervisor.agents.get(PROJECT, long.agent_id))
         assert (record.status, record.survivors["count"]) == ("killed", 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the clock of a process is set before by LD_PRELOAD")
+@pytest.mark.parametrize("days", [1, -1])
+def test_fault_78_a_whole_sidecar_under_a_clock_set_by_a_day(tmp_path: Path, issue: str, days: int) -> None:
+    """A clock that a process reads elsewhere than the supervisor's own code does (SQLite, a worker) was not tried.
+
+    Tokens are good and events are kept by the wall clock: after the step the operator makes a new token, as users
+    would, and what was published while the clock was a day behind is over its retention when it is right again.
+    """
+    clock = WallClock(tmp_path)
+    project = sample_repository(tmp_path / "sample")
+    with Server(tmp_path / "storage", {"sample": project}, environment=clock.environment) as server:
+        api = server.api()
+        long = spawn(api, issue, "exec sleep 600", timeout_seconds=3600)["agent_id"]
+        short = spawn(api, issue, "exec sleep 600", timeout_seconds=3)["agent_id"]
+        queued_at = seconds(api.get("/health").expect(200).json["timestamp"])
+        clock.set(days * int(DAY_S))
+        shift_s = seconds(api.get("/health").expect(200).json["timestamp"]) - queued_at
+        assert shift_s == pytest.approx(days * DAY_S, abs=60), "the sidecar's clock was set"
+
+        api = server.api(token=server.cli("token", environment=clock.environment).stdout.strip())
+        assert ended_by_api(api, short)["status"] == "timed_out"
+        assert agent(api, long)["status"] == "running"
+        begun = time.monotonic()
+        page = api.get("/api/events/wait/nothing_is_called_so", timeout=500, since="latest").expect(200).json
+        assert (page["timeout"], time.monotonic() - begun < 30) == (True, True)
+        said = spawn(api, issue, say_result(), restart="never")["agent_id"]
+        assert ended_by_api(api, said)["status"] == "completed"
+        assert [one["event_type"] for one in events_of(api, said)] == [
+            "agent_spawned",
+            "agent_started",
+            "result_stored",
+            "agent_completed",
+        ]
+        assert api.get("/health").expect(200).json["status"] == "healthy"
+
+        clock.set(0)
+        api = server.api(token=server.token())
+        assert agent(api, long)["status"] == "running"
+        assert api.delete(f"/api/agents/{long}").expect(200).json["status"] == "killed"
+
+
+def seconds(text: str) -> float:
+    """Seconds since the epoch of a time in an answer."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def events_of(api: Api, agent_id: str) -> list[Any]:
+    """All events about an agent, in order."""
+    events = api.get("/api/events", since="earliest", limit=1000).expect(200).json["events"]
+    return [event for event in events if event["data"].get("agent_id") == agent_id]
 
 
 def test_pool_uses_no_wall_clock() -> None:

@@ -65,6 +65,9 @@ def test_the_tutorial_works_word_for_word(tmp_path: Path) -> None:
     # What the text promises.
     for word in ("cart.py", "guide.md", "eval", "I am python-specialist", "deployed", "healthy"):
         assert word in said, f"{word!r} is nowhere in:\n{said[-8000:]}"
+    # What the tutorial itself makes is no part of the project: agents would be told of it.
+    left = subprocess.run(["git", "status", "--porcelain"], cwd=tmp_path / "shop", capture_output=True, text=True)
+    assert (left.returncode, left.stdout) == (0, "")
 
 
 def commands() -> list[tuple[str, str]]:

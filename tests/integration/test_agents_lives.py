@@ -178,6 +178,28 @@ async def test_restart_until_it_works(tmp_path: Path) -> None:
         assert "first try" in page.results[0].result["output"]
 
 
+async def test_a_new_attempt_shows_nothing_of_the_one_before(tmp_path: Path) -> None:
+    """A running second attempt was shown with the error, the evidence, the usage and the end time of the first."""
+    code = (
+        "import os, pathlib, signal, sys\n"
+        "mark = pathlib.Path(os.environ['AGENT_CONTEXT_FILE']).parent / 'mark'\n"
+        "if not mark.exists():\n"
+        "    mark.touch(); sys.exit(4)\n"
+        "print('second', flush=True); signal.pause()"
+    )
+    async with running_supervisor(tmp_path) as supervisor:
+        spawned = await supervisor.agents.spawn(python_agent(code, restart="on-failure"))
+        await running(supervisor, spawned.record.agent_id, "second")
+        async with asyncio.timeout(PATIENCE_S):
+            while (record := await supervisor.agents.get(PROJECT, spawned.record.agent_id)).status != "running":
+                await asyncio.sleep(0.02)
+        assert record.attempt == 2
+        assert (record.error, record.evidence, record.survivors, record.usage) == (None, {}, {}, {})
+        assert (record.ended_at, (record.started_at or 0.0) >= record.created_at) == (None, True)
+        first = [event for event in await events(supervisor, record.agent_id) if event.event_type == "agent_failed"]
+        assert (first[0].data["exit_code"], first[0].data["attempt"]) == (4, 1), "where the first one's end is"
+
+
 async def test_crash_loops_end_in_quarantine(tmp_path: Path) -> None:
     """An agent that fails at once was restarted for ever."""
     configured = settings(restart_limit=2, restart_window_s=600.0)
@@ -343,6 +365,8 @@ async def test_what_a_killed_sidecar_left_is_settled(tmp_path: Path) -> None:
         async with running_supervisor(tmp_path) as supervisor:
             settled = await ended(supervisor, agent_id)
             assert (settled.status, settled.outcome, settled.survivors["count"]) == ("failed", "lost", 0)
+            assert settled.usage == {"stdout_bytes": 0, "stderr_bytes": 0}, "nobody measured the rest"
+            assert supervisor.agents.full_view(settled)["usage"] == settled.usage
             assert await event_types(supervisor, agent_id) == ["agent_failed"]
             assert await asyncio.to_thread(left.wait, PATIENCE_S) in (-signal.SIGTERM, -signal.SIGKILL)
     finally:

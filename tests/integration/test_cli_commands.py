@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -17,6 +18,7 @@ import pytest
 from api.cli.app import run
 from tests.support.agents import ended, say_result, spawn
 from tests.support.commands import all_commands, all_groups
+from tests.support.repo import sample_repository
 from tests.support.server import Server, command_line, orchestrator
 from tests.support.waiting import until
 
@@ -244,6 +246,44 @@ def test_refused_token_exits_with_4(sidecar: Server, tmp_path: Path) -> None:
     assert "ORCHESTRATOR_TOKEN" in done.stderr
 
 
+def test_a_token_made_without_a_sidecar_is_for_the_project_that_is_registered(storage: Path, tmp_path: Path) -> None:
+    """A token made in another directory of the same name was for the project that had the name: a stranger's."""
+    projects = {"mine": sample_repository(tmp_path / "ledger"), "sample": sample_repository(tmp_path / "first")}
+    with Server(storage, projects):
+        pass
+    namesake = sample_repository(tmp_path / "sample")
+    environment = {"ORCHESTRATOR_STORAGE": str(storage)}
+
+    def project_of(directory: Path, *arguments: str) -> str:
+        done = orchestrator("token", *arguments, cwd=directory, environment=environment)
+        assert done.returncode == 0, done.stderr
+        claims = done.stdout.split(".")[1]
+        return str(json.loads(base64.urlsafe_b64decode(claims + "=="))["project_id"])
+
+    assert project_of(projects["mine"] / "docs") == "mine", "not the directory's name"
+    assert project_of(sample_repository(tmp_path / "new")) == "new"
+    refused = orchestrator("token", cwd=namesake, environment=environment)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "the project 'sample' is " in refused.stderr
+    assert "--project-id" in refused.stderr
+    assert project_of(namesake, "--project-id", "sample") == "sample"
+    (storage / "orchestrator.db").write_bytes(b"rubbish" * 1000)
+    assert project_of(namesake) == "sample", "without a database that can be read the directory's name has to do"
+
+
+@pytest.mark.parametrize("where", ["home", "root"])
+def test_a_run_does_not_take_all_files_for_a_project(storage: Path, tmp_path: Path, where: str) -> None:
+    """A run that was typed in the home directory registered all of it, and read it through."""
+    (tmp_path / "home").mkdir()
+    environment = {"HOME": str(tmp_path / "home"), "ORCHESTRATOR_STORAGE": str(storage)}
+    directory = tmp_path / "home" if where == "home" else Path("/")
+    done = orchestrator("run", "Look", cwd=directory, environment=environment)
+    assert done.returncode == 2, done.stderr
+    assert f"{directory} is {'your home directory' if where == 'home' else 'the root of all files'}" in done.stderr
+    assert "--project DIR" in done.stderr
+    assert not storage.exists(), "nothing was started"
+
+
 def test_missing_permission_exits_with_4(sidecar: Server) -> None:
     """Prevents a role's token from being reported as a usage error."""
     token = sidecar.token("documentation-expert")
@@ -381,6 +421,8 @@ def test_stop_waits_for_the_end(server: Server) -> None:
     assert not (server.storage / "sidecar.json").exists()
     again = server.cli("stop", environment={"ORCHESTRATOR_URL": ""})
     assert again.returncode == 3
+    assert "no sidecar runs on the storage" in again.stderr
+    assert "start it" not in again.stderr, "it is not what was wanted"
     assert server.process.returncode == 0
     server.process = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import stat
 import subprocess
@@ -121,6 +122,17 @@ def test_odd_projects_work(storage: Path, tmp_path: Path, kind: str) -> None:
     done = orchestrator("run", "Look", "--storage", storage, "--project", project, timeout_s=180)
     assert done.returncode == 0, done.stderr
     assert "chief-architect" in done.stdout
+
+
+def test_a_fifo_in_place_of_the_log_is_refused(storage: Path, tmp_path: Path) -> None:
+    """A FIFO where the embedded sidecar's log goes made `run` wait for ever for somebody who reads it."""
+    (storage / "logs").mkdir(parents=True)
+    os.mkfifo(storage / "logs" / "embedded.log")
+    project = repository(tmp_path / "project", PYTHON_FILES)
+    done = orchestrator("run", "Look", "--storage", storage, cwd=project, timeout_s=60)
+    assert done.returncode == 1
+    assert "embedded.log cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -42,4 +42,20 @@ def test_without_bubblewrap_a_sandboxed_agent_is_refused(
         with pytest.raises(LaunchFailed, match="agent: a sandbox was asked for") as caught:
             sandbox.wrap(_spec("workspace", tmp_path), _INVOCATION)
         assert caught.value.reason == "sandbox"
+    assert "(package bubblewrap), or ask for sandbox `none`" in str(caught.value), "the way out"
     assert sandbox.wrap(_spec("none", tmp_path), _INVOCATION) == _INVOCATION.argv
+
+
+def test_bubblewrap_that_goes_and_comes_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removed while serving, it was an unclear error of a missing file; once refused, it stayed so."""
+    program = tmp_path / "bwrap"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    sandbox = Sandbox()
+    for _ in range(2):
+        program.write_text("#!/bin/sh\nexit 0\n")
+        program.chmod(0o755)
+        assert sandbox.wrap(_spec("workspace", tmp_path), _INVOCATION)[0] == str(program)
+        program.unlink()
+        with pytest.raises(LaunchFailed, match=r"bubblewrap \(bwrap\) is not on the PATH; install it") as caught:
+            sandbox.wrap(_spec("workspace", tmp_path), _INVOCATION)
+        assert caught.value.reason == "sandbox"

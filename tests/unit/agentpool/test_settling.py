@@ -27,7 +27,7 @@ def test_what_a_dying_zygote_forked_last_is_swept_too(monkeypatch: pytest.Monkey
     agent = Keepless(agent_id="a", pid=None, start_ticks=0, nonce=nonce, leaf_path=None)
     try:
         left = sweep([agent], also_reap=[zygote.pid])
-        assert left["a"].count == 0
+        assert left["a"].survivors.count == 0
         assert late[0].poll() is not None
     finally:
         for process in (zygote, *late):

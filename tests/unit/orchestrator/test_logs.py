@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
+from orchestrator.audit import AuditLog
 from orchestrator.config import LogSettings
 from orchestrator.logfile import LogFile, Terminal
 from orchestrator.logs import configure_logging
@@ -121,6 +122,31 @@ def test_a_log_that_is_a_link_is_kept_where_it_leads(tmp_path: Path) -> None:
     assert target.stat().st_mode & 0o777 == 0o600
     assert target.parent.stat().st_mode & 0o777 == 0o755
     assert file.dropped == 0
+
+
+def test_a_fifo_in_place_of_a_log_holds_up_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Opening a FIFO waits for a reader: the start of the sidecar hung, or its first line in the audit log."""
+    for name in ("sidecar.log", "audit.log"):
+        os.mkfifo(tmp_path / name)
+    configure_logging(LogSettings(format="json"), tmp_path)
+    log = structlog.get_logger("test")
+    log.info("nobody_reads")
+    audit = AuditLog(tmp_path / "audit.log")
+    audit.record("token_made", subject="test")
+    said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    (told,) = [line for line in said if line["event"] == "log_file_takes_nothing"]
+    assert told["reason"] == "it is a FIFO or socket that nobody reads; put a file there"
+    assert told["path"] == str(tmp_path / "sidecar.log")
+    assert [line["reason"] for line in said if line["event"] == "audit_line_lost"] == [told["reason"]]
+    reader = os.open(tmp_path / "sidecar.log", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        log.info("somebody_reads")
+        assert [json.loads(line)["event"] for line in os.read(reader, 1 << 16).splitlines()][-1] == "somebody_reads"
+        log.info("too_much", padding="x" * (1 << 20))  # the pipe is full: dropped, not waited for
+    finally:
+        for handler in logging.getLogger().handlers:
+            handler.close()
+        os.close(reader)
 
 
 def test_a_log_that_leads_to_a_device_never_renames_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 
+from agentpool.agent import Agent
 from orchestrator.analysts import linters, pychecks, pysource, sourcechecks
+from orchestrator.analysts.deadlines import Deadline
 from orchestrator.analysts.findings import Finding
+from orchestrator.analysts.language import Specialist
+from orchestrator.analysts.workbench import Workbench, conduct
 from tests.support.repositories import analyse, finding, kinds, write
 
 
@@ -16,6 +21,42 @@ def check(source: str, *, is_test: bool = False) -> list[Finding]:
     module = pysource.parse("m.py", source.encode(), compiled=True)
     assert module.tree is not None, module.error
     return list(pychecks.check(module, source, is_test=is_test, imported_elsewhere=frozenset()))
+
+
+class EndingSoon(Deadline):
+    """Is over after it has been asked ``looks`` times."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__(600)
+        self._looks = looks
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was asked often enough."""
+        self._looks -= 1
+        return self._looks < 0
+
+
+@pytest.mark.parametrize(("looks", "checked"), [(1, 0), (3, 2), (4, 2), (100, 2)])
+def test_files_whose_checks_gave_findings_were_checked(tmp_path: Path, looks: int, checked: int) -> None:
+    """When the time was up between two looks at the files, a report said "0 files checked" beside what it had found."""
+    root = write(tmp_path / "p", {"a.py": "import os\n", "b.py": "import re\n"})
+
+    def work(bench: Workbench) -> None:
+        bench.deadline = EndingSoon(looks)
+        Specialist(bench).work()
+
+    environ = {"AGENT_WORKSPACE": str(root), "AGENT_TYPE": "python-specialist", "AGENT_TASK": "", "AGENT_ID": "a1"}
+    result = conduct(Agent(environ=environ, out=io.StringIO()), work)
+    found = [one for one in result["findings"] if one["kind"] == "unused-import"]
+    assert (result["metrics"]["files_checked"], len(found)) == (checked, checked)
+    told = [text for text in result["warnings"] if text.endswith(": time was up")]
+    assert told == {
+        1: ["2 files not checked: time was up"],
+        3: ["2 files not checked, or only in part (2): time was up"],
+        4: ["1 file not checked, or only in part (1): time was up"],
+        100: [],
+    }.get(looks, told)
 
 
 @pytest.mark.parametrize(

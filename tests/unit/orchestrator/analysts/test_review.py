@@ -171,6 +171,21 @@ def test_infrastructure_data_and_interfaces(tmp_path: Path) -> None:
     ]
 
 
+def test_what_is_not_known_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    """A project of a kind that is not looked into was told that it offers nothing, delivers nothing and has no CI."""
+    files = {"main.c": "int main(void) { return 0; }\n", "f.lua": "function f() end\n", "run.sh": "true\n"}
+    files |= {"chart/Chart.yaml": "name: x\n", ".woodpecker.yml": "steps: []\n"}
+    root = write(tmp_path / "p", files)
+    explored = analyse("api_surface", root)
+    assert explored["metrics"]["languages_not_read"] == {"C": 1, "Lua": 1}
+    assert "Public names are not read in " in explored["summary"]
+    delivered = analyse("infrastructure", root)
+    assert "(not checked: chart/Chart.yaml)" in delivered["summary"]
+    assert "no-ci" not in kinds(delivered)
+    plain = analyse("api_surface", write(tmp_path / "q", {"a.py": "def f():\n    return 1\n", "run.sh": "true\n"}))
+    assert (plain["metrics"]["languages_not_read"], plain["metrics"]["public_names"]) == ({}, 1)
+
+
 def test_research_finds_where_the_task_lives(tmp_path: Path) -> None:
     """Everyday words outweigh the names of the task."""
     files = {

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.analysts import hygiene, pysecurity, pysource, secrets, securityrules
+from orchestrator.context.secrets import redact
 from tests.support.repositories import analyse, finding, kinds, write
 
 TOKEN = "ghp_" + "a8Kd02mZqP4vXr7TbN1sWy5cJ9eLh3uGfQ6o"
@@ -35,6 +36,36 @@ def test_secret_is_found_and_never_shown(tmp_path: Path) -> None:
 )
 def test_placeholder_is_no_secret(text: str) -> None:
     """Documentation and configuration set off the alarm."""
+    assert list(secrets.find_secrets(text)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "api_key = 'secret-8fK2mQ9zX7vB4nL1'",
+        "PASSWORD = 'Password8fK2mQ9zX7vB4nL1'",
+        "url = 'postgres://admin:secret_8fK2mQ9zX7vB4nL1@db.internal/app'",
+    ],
+)
+def test_a_secret_that_calls_itself_one_is_found(text: str) -> None:
+    """A value was taken for a placeholder since it holds the word `secret`, though contexts hide it."""
+    (found,) = secrets.find_secrets(text)
+    assert "8fK2" not in found.shown
+    assert "8fK2" not in redact(text), "what is hidden from agents is reported to people"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "secret = 'my-secret-key-v2-production'",
+        "password = 'the-secret-password-1'",
+        "api_key = 'secret-secret-1'",
+        "url = 'postgres://username:8fK2mQ9zX7vB4nL1@db.internal/app'",
+        "url = 'postgres://admin:secret1@db.internal/app'",
+    ],
+)
+def test_a_word_for_a_secret_is_none(text: str) -> None:
+    """Names and words of documentation set off the alarm."""
     assert list(secrets.find_secrets(text)) == []
 
 
