@@ -85,7 +85,7 @@ class Launcher:
         self._workspaces = workspaces
         self._minter = minter
         self._settings = settings
-        self._environ = environ
+        self._environ = dict(environ)  # os.environ decodes each of its variables each time
 
     def mint(self, live: LiveAgent) -> str:
         """A new token for this agent's attempt, or for the next one while it is queued."""
