@@ -2,8 +2,8 @@
 
 What Quart does around a view costs more than publishing an event or giving a cached context does (measured by
 ``perf/bench_http.py``), so routes marked ``is_hot`` are matched and answered here; their paths are in the framework's
-map too, for methods that are not hot. Only routes that answer at once belong here: nothing watches for a client that
-goes away.
+map too, for methods that are not hot. Only routes belong here that answer at once, or that go on with their work when
+the client goes away: nothing watches for that.
 """
 
 from __future__ import annotations

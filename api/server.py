@@ -41,6 +41,8 @@ DRAIN_S = 3.0
 HARD_EXIT_S = 3.0
 #: Seconds after which a thread that waits for the interpreter gets it.
 SWITCH_INTERVAL_S = 0.0005
+#: New objects between two runs of the collector (of the young ones; ten of them look at the next generation).
+GC_THRESHOLD = 10_000
 log = structlog.get_logger(__name__)
 
 
@@ -203,6 +205,8 @@ def _settle() -> None:
     # What was made at the start stays: the collector need not look at it again and again.
     gc.collect()
     gc.freeze()
+    # Nor need it run for every 700 objects: a hundred agents that start at once make as many in a few milliseconds.
+    gc.set_threshold(GC_THRESHOLD)
 
 
 def _tell_where(discovery: Path, document: bytes) -> bool:

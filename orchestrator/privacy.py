@@ -10,28 +10,33 @@ from pathlib import Path
 
 def make_private_directory(path: Path) -> Path:
     """Make ``path`` and its missing parents with mode 0700. Raises OSError."""
-    missing = []
-    current = path
-    while not current.exists():
-        missing.append(current)
-        current = current.parent
-    for directory in reversed(missing):
-        try:
-            directory.mkdir(mode=0o700)
-        except FileExistsError:
-            continue
-        directory.chmod(0o700)  # the umask can only have taken bits away from 0700, an ACL may have added some
+    try:
+        _make(path)
+    except FileNotFoundError:
+        make_private_directory(path.parent)
+        _make(path)
     return path
+
+
+def _make(directory: Path) -> None:
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        return
+    os.chmod(directory, 0o700)  # the umask can only have taken bits away from 0700, an ACL may have added some
 
 
 def write_private(path: Path, data: bytes, *, is_synced: bool = False) -> None:
     """Write a file with mode 0600 in one go, replacing an old one; ``is_synced`` waits for the disk. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
         if is_synced:
-            file.flush()
-            os.fsync(file.fileno())
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def replace_private(path: Path, data: bytes) -> None:

@@ -29,20 +29,15 @@ class Workspaces:
         self._agents_dir = agents_dir
         self._worktrees_dir = worktrees_dir
 
-    async def prepare(self, kind: str, project: Project, record: AgentRecord) -> str:
-        """The absolute directory for this agent; made when it is not there. Raises SpawnFailed."""
+    def prepare(self, kind: str, project: Project, record: AgentRecord) -> str:
+        """The absolute directory for this agent; made when it is not there. Blocks; raises SpawnFailed, OSError."""
         if kind == "scratch":
             path = self._agents_dir / record.agent_id / "workspace"
-            await asyncio.to_thread(make_private_directory, path)
+            make_private_directory(path)
             return str(path)
-        if not await asyncio.to_thread(Path(project.path).is_dir):
-            raise SpawnFailed(
-                f"workspace: the project's directory {project.path} is gone; restore it or register the project anew",
-                slug="workspace_failed",
-            )
         if kind == "shared":
             return project.path
-        return await asyncio.to_thread(self._add_worktree, project, record)
+        return self._add_worktree(project, record)
 
     def _add_worktree(self, project: Project, record: AgentRecord) -> str:
         path = self._worktrees_dir / record.agent_id

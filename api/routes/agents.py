@@ -139,6 +139,7 @@ ROUTES = (
         status=201,
         codes=("AGT_001", "AGT_002", "AGT_005", "STR_001"),
         is_waiting=True,
+        is_hot=True,
     ),
     Route(
         method="GET",

@@ -17,7 +17,7 @@ LONGEST_WAIT_S = 5.0
 #: Seconds for which storage has to refuse before somebody who waits for a record is told so; a moment's refusal
 #: (a busy database, a file that is deleted just then) is over by then.
 PATIENCE_S = 3.0
-#: Seconds between two looks of somebody who waits.
+#: Seconds between two looks of somebody whose wait could be over now.
 LOOK_S = 0.25
 log = structlog.get_logger(__name__)
 
@@ -90,7 +90,10 @@ class Recorder:
                 PATIENCE_S. Also what ``work`` raises.
         """
         while True:
-            done, _ = await asyncio.wait({work}, timeout=LOOK_S)
+            refusal = self.refusal if whose is None else whose.refusal
+            refused_s = time.monotonic() - refusal.since if refusal is not None else 0.0
+            # Nothing can be said before storage has refused for so long: hundreds who wait need not look meanwhile.
+            done, _ = await asyncio.wait({work}, timeout=max(LOOK_S, PATIENCE_S - refused_s))
             if done:
                 return work.result()
             refusal = self.refusal if whose is None else whose.refusal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -117,27 +117,28 @@ class EventFeeds:
             told = FeedLine(self._cursors[project_id] + 1, gap_line(page.oldest_cursor))
             self._pool.feed(missing, (told,))
         for event in page.events:
-            concerned = [
-                fed.live.record.agent_id
-                for fed in flowing
-                if event.seq > fed.position and self._concerns(event, fed.live)
-            ]
+            concerned = self._told(project_id, event, [fed.live for fed in flowing if event.seq > fed.position])
             if concerned:
                 self._pool.feed(concerned, (FeedLine(event.seq, event_line(self._bus.encoded(event))),))
 
     def _reached(self, project_id: str, event: Event) -> list[str]:
         """Agents whose stdin an event goes to, for ``subscribers_notified``."""
-        fed = self._fed.get(project_id, {})
-        return [agent_id for agent_id, one in fed.items() if self._concerns(event, one.live)]
+        return self._told(project_id, event, [fed.live for fed in self._fed.get(project_id, {}).values()])
 
     def _concerns(self, event: Event, live: LiveAgent) -> bool:
-        """Whether an agent is told: of its topics that it may read, but not what it said itself or is about itself."""
-        record = live.record
-        if event.topic not in live.profile.subscribes:
-            return False
-        if event.publisher == record.agent_id or event.data.get("agent_id") == record.agent_id:
-            return False
-        return self._bus.may_read(record.project_id, event.topic, record.agent_type)
+        return bool(self._told(live.record.project_id, event, (live,)))
+
+    def _told(self, project_id: str, event: Event, agents: Iterable[LiveAgent]) -> list[str]:
+        """Who of ``agents`` is told: of its topics that it may read, but not what it said itself or is about itself."""
+        topic, silent = event.topic, (event.publisher, event.data.get("agent_id"))
+        everyone = self._bus.is_open(project_id, topic)  # asked once: each event is looked at for each agent
+        return [
+            live.record.agent_id
+            for live in agents
+            if topic in live.profile.subscribes
+            and live.record.agent_id not in silent
+            and (everyone or self._bus.may_read(project_id, topic, live.record.agent_type))
+        ]
 
     # -- agents whose stdin is full --------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from orchestrator.config import PoolSettings
 from orchestrator.context.engine import ContextEngine
 from orchestrator.context.models import ContextRequest
 from orchestrator.errors import BadRequest, SpawnFailed
-from orchestrator.models import SpawnRequest
+from orchestrator.models import AgentRecord, Project, SpawnRequest
 from orchestrator.profiles.model import Profile
 from orchestrator.profiles.permissions import permissions_of
 from orchestrator.projects import ProjectService
@@ -85,7 +85,7 @@ class Launcher:
         self._workspaces = workspaces
         self._minter = minter
         self._settings = settings
-        self._environ = environ
+        self._environ = dict(environ)  # os.environ decodes each of its variables each time
 
     def mint(self, live: LiveAgent) -> str:
         """A new token for this agent's attempt, or for the next one while it is queued."""
@@ -99,12 +99,18 @@ class Launcher:
             attempt=record.open_attempt,
         )
 
-    def check_command(self, request: SpawnRequest, profile: Profile) -> None:
-        """Raise SpawnFailed when the command cannot be started at all, before anything is made."""
+    def check(self, project: Project, request: SpawnRequest, profile: Profile) -> None:
+        """Raise SpawnFailed when the request cannot be carried out at all, before anything is made. Blocks."""
+        if not os.path.isdir(project.path):
+            raise SpawnFailed(
+                f"workspace: the project's directory {project.path} is gone; restore it or register the project anew",
+                slug="workspace_failed",
+            )
         runtime, command = command_of(request, profile)
-        if runtime == "python":
-            return
-        program = command[0]
+        if runtime != "python":
+            self._check_command(command[0], request)
+
+    def _check_command(self, program: str, request: SpawnRequest) -> None:
         if "/" in program:
             # A relative program is looked for in the workspace, which a later step makes.
             if not os.path.isabs(program):
@@ -123,8 +129,6 @@ class Launcher:
         """Make the workspace and the files, all complete when this returns. Raises SidecarError."""
         record, profile, request = live.record, live.profile, live.record.request
         project = self._projects.get(record.project_id)
-        kind = request.workspace or "shared"
-        workspace = record.workspace_path or await self._workspaces.prepare(kind, project, record)
         if not live.token or record.attempt > 1:
             # The attempt before may have refreshed its token, which revoked it, or used up most of its life.
             live.token = self.mint(live)
@@ -147,7 +151,7 @@ class Launcher:
         }
         if self._certificate is not None:
             files[CERTIFICATE_FILE] = self._certificate.encode()
-        await asyncio.to_thread(write_agent_files, directory, files)
+        workspace = await asyncio.to_thread(self._lay_out, project, record, directory, files)
         runtime, command = command_of(request, profile)
         return LaunchSpec(
             agent_id=record.agent_id,
@@ -164,6 +168,13 @@ class Launcher:
             sandbox_network=profile.sandbox_network,
             readonly_paths=(project.path, str(directory)),
         )
+
+    def _lay_out(self, project: Project, record: AgentRecord, directory: Path, files: Mapping[str, bytes]) -> str:
+        """Make the workspace, return it, and write the files: all that needs a thread, in one go."""
+        kind = record.request.workspace or "shared"
+        workspace = record.workspace_path or self._workspaces.prepare(kind, project, record)
+        write_agent_files(directory, files)
+        return workspace
 
     def _environment(self, live: LiveAgent, directory: Path, workspace: str) -> dict[str, str]:
         record, request = live.record, live.record.request

@@ -17,7 +17,7 @@ from agentpool.states import AgentState, Outcome, is_final
 from orchestrator.agents.base import Admission, InputReceipt, Spawned
 from orchestrator.agents.durability import Recorder
 from orchestrator.agents.ends import supervisor_event
-from orchestrator.agents.launch import Launcher, command_of
+from orchestrator.agents.launch import Launcher
 from orchestrator.agents.lives import AgentLives
 from orchestrator.agents.registry import AgentRegistry, LiveAgent
 from orchestrator.agents.requests import check_request
@@ -154,8 +154,7 @@ class AgentService:
         project = self._projects.get(request.project_id)
         profile = self._profiles.get(request.agent_type, project.path)
         check_request(request, profile)
-        if command_of(request, profile)[0] != "python":
-            await asyncio.to_thread(self._launcher.check_command, request, profile)
+        await asyncio.to_thread(self._launcher.check, project, request, profile)
         return profile
 
     def _enqueue(self, live: LiveAgent) -> None:

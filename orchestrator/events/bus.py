@@ -282,6 +282,10 @@ class EventBus:
         """Whether the project's rules let an agent type read a topic; None may read every one."""
         return role is None or self._rules.topics(project_id).may_read(topic, role)
 
+    def is_open(self, project_id: str, topic: str) -> bool:
+        """Whether the project's rules let every agent type read a topic."""
+        return self._rules.topics(project_id).is_open(topic)
+
     def encoded(self, event: Event) -> bytes:
         """The event's JSON in the contract's form, made once for all of its readers."""
         return self._encoded.get(event)

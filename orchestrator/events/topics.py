@@ -50,14 +50,22 @@ class TopicRules(msgspec.Struct, frozen=True, kw_only=True):
         """Whether an agent type may read; None stands for the supervisor and operators."""
         return self._allows(topic, role, "read")
 
+    def is_open(self, topic: str) -> bool:
+        """Whether every agent type may read."""
+        rule = self.topics.get(topic)
+        return self._is_open_by_default(topic) if rule is None else rule.read is None
+
     def _allows(self, topic: str, role: str | None, action: str) -> bool:
         if role is None:
             return True
         rule = self.topics.get(topic)
         if rule is None:
-            return not self.strict or topic in DEFAULT_TOPICS
+            return self._is_open_by_default(topic)
         allowed = rule.publish if action == "publish" else rule.read
         return allowed is None or any(fnmatchcase(role, pattern) for pattern in allowed)
+
+    def _is_open_by_default(self, topic: str) -> bool:
+        return not self.strict or topic in DEFAULT_TOPICS
 
 
 OPEN = TopicRules()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jwt
 import pytest
 
-from tests.support.agents import agent, ended, say_result, spawn
+from tests.support.agents import agent, ended, say_result, shell, spawn
 from tests.support.http import Api
 from tests.support.processes import assert_no_survivors, processes_with
 from tests.support.server import Server
@@ -51,6 +54,27 @@ def test_spawning_starts_a_process_and_tells_all(sidecar: Server, issue: str) ->
     final = api.delete(f"/api/agents/{answer['agent_id']}", timeout=1).expect(200).json
     assert final["status"] == "killed"
     assert_no_survivors(answer["agent_id"], timeout_s=0)
+
+
+@pytest.mark.critical
+def test_the_spawn_of_a_client_that_hangs_up_is_carried_out(sidecar: Server, issue: str) -> None:
+    """The spawn was given up wherever it was: no agent at all, or one that nobody had heard of."""
+    api = sidecar.api()
+    body = {"agent_type": "python-specialist", "issue_id": issue, "task": "t", "command": shell(say_result())}
+    content = json.dumps(body).encode()
+    head = (
+        f"POST /api/agents/spawn HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {sidecar.token()}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", urlsplit(sidecar.url).port)) as connection:
+            connection.sendall(head.encode() + content)
+
+    def agents() -> Any:
+        found = api.get("/api/agents", issue_id=issue).expect(200).json["agents"]
+        return found if len(found) == 5 and all(one["status"] == "completed" for one in found) else None
+
+    until(agents, timeout_s=30, what="all five agents run to their end")
 
 
 @pytest.mark.critical

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -458,6 +459,17 @@ async def test_spawn_refuses_and_leaves_nothing(tmp_path: Path) -> None:
             await supervisor.agents.get(PROJECT, "agt_none")
         with pytest.raises(UnknownAgent):
             await supervisor.pool.kill("agt_none")
+
+
+@pytest.mark.parametrize("kind", ["shared", "scratch", "worktree"])
+async def test_a_project_that_is_gone_is_said_before_anything_is_made(tmp_path: Path, kind: str) -> None:
+    """A spawn into a directory that somebody had removed left a failed agent, or told of the context instead."""
+    async with running_supervisor(tmp_path) as supervisor:
+        shutil.rmtree(tmp_path / "project")
+        with pytest.raises(SpawnFailed, match="restore it or register the project anew") as caught:
+            await supervisor.agents.spawn(request("/bin/true", workspace=kind))
+        assert caught.value.slug == "workspace_failed"
+        assert not (await supervisor.agents.query(PROJECT, AgentQuery())).agents
 
 
 async def test_files_are_complete_before_the_start(tmp_path: Path) -> None:

@@ -179,6 +179,7 @@ async def test_odd_paths_are_bad_requests(tmp_path: Path, path: str) -> None:
         assert (answer.status, answer.code) == (400, "REQ_001")
 
 
+@pytest.mark.allow_blocking("the renderer of the console, which a server does not log by, looks for source files")
 async def test_an_unexpected_error_tells_nothing_of_its_inside(tmp_path: Path) -> None:
     """Tracebacks and messages of libraries hold paths and secrets."""
     async with api_world(tmp_path) as world:

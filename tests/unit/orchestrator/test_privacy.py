@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,21 @@ def test_modes_hold_whatever_the_umask(tmp_path: Path, umask: int) -> None:
         assert path.stat().st_mode & 0o777 == 0o700
     for path in (directory / "w", directory / "r", directory / "logs" / "audit.log"):
         assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_threads_that_make_the_same_directory_at_once_all_succeed(tmp_path: Path) -> None:
+    """Results that came together for a new issue failed for whoever came second to making its directory."""
+    for number in range(20):
+        path = tmp_path / str(number) / "project" / "issue"
+        start = threading.Barrier(8)
+
+        def make(path: Path = path, start: threading.Barrier = start) -> Path:
+            start.wait()
+            return make_private_directory(path)
+
+        with ThreadPoolExecutor(8) as threads:
+            assert {made.result() for made in [threads.submit(make) for _ in range(8)]} == {path}
+        assert path.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:

@@ -545,6 +545,16 @@ def test_bad_rules_name_their_setting(document: dict[str, object]) -> None:
     assert caught.value.details["setting"]
 
 
+@pytest.mark.parametrize("is_strict", [False, True])
+def test_a_topic_counts_as_open_only_when_every_role_may_read_it(is_strict: bool) -> None:
+    """Agents were fed a topic that their role may not read, because the topic was asked about and not the role."""
+    named = {"secret": {"read": ["security-*"]}, "inbox": {"publish": ["security-*"]}}
+    rules = parse_event_rules({"topics": {"strict": is_strict, **named}}, "here.toml").topics
+    found = {topic: rules.is_open(topic) for topic in ("secret", "inbox", "coordination", "unknown")}
+    assert found == {"secret": False, "inbox": True, "coordination": True, "unknown": not is_strict}
+    assert found == {topic: rules.may_read(topic, "go-specialist") for topic in found}
+
+
 async def test_a_bad_reload_keeps_the_rules_before_it(tmp_path: Path) -> None:
     """A half-written file took a project's topic rules away."""
     path = tmp_path / "orchestrator.toml"
