@@ -83,21 +83,28 @@ def sweep(agents: list[Keepless], *, also_reap: Iterable[int] = ()) -> dict[str,
             time.sleep(LOOK_S)
     while reapable and time.monotonic() < deadline and not reap(reapable, usages):
         time.sleep(LOOK_S)
-    found: dict[str, Swept] = {}
-    for agent in agents:
-        leaf = leaves.get(agent.agent_id)
-        # Only the leader's: what each of the others used is in its sum where it was waited for, or in the cgroup's.
-        leader = usages.get(NOBODY if agent.pid is None else agent.pid)
-        cpu_seconds = [leaf.cpu_usec() / 1e6] if leaf is not None else []
-        cpu_seconds += [leader.ru_utime + leader.ru_stime] if leader is not None else []
-        found[agent.agent_id] = Swept(
-            survivors=trees[agent.agent_id].survivors(),
-            cpu_seconds=max(cpu_seconds) if any(cpu_seconds) else None,
-            max_rss_bytes=max_rss_bytes(leader.ru_maxrss) if leader is not None else None,
-        )
-        if leaf is not None:
-            leaf.remove()
-    return found
+    return {
+        agent.agent_id: _swept(trees[agent.agent_id], leaves.get(agent.agent_id), usages.get(agent.pid or NOBODY))
+        for agent in agents
+    }
+
+
+def _swept(tree: Tree, leaf: Leaf | None, leader: resource.struct_rusage | None) -> Swept:
+    """What remains of one agent and what it used; its cgroup is removed.
+
+    Of the processes it is only the leader's usage: what each of the others used is in its sum where it was waited for,
+    or in the cgroup's.
+    """
+    cpu_seconds = [leaf.cpu_usec() / 1e6] if leaf is not None else []
+    cpu_seconds += [leader.ru_utime + leader.ru_stime] if leader is not None else []
+    swept = Swept(
+        survivors=tree.survivors(),
+        cpu_seconds=max(cpu_seconds) if any(cpu_seconds) else None,
+        max_rss_bytes=max_rss_bytes(leader.ru_maxrss) if leader is not None else None,
+    )
+    if leaf is not None:
+        leaf.remove()
+    return swept
 
 
 def reap(pids: set[int], usages: dict[int, resource.struct_rusage] | None = None) -> bool:
