@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from pathlib import Path
 
 
@@ -63,7 +64,7 @@ def append_whole(descriptor: int, data: bytes) -> None:
         while rest:
             rest = rest[os.write(descriptor, rest) :]
     except OSError:
-        with contextlib.suppress(OSError):  # a pipe has no size
+        with contextlib.suppress(OSError):  # a device has no size
             os.ftruncate(descriptor, size)  # half a line would spoil the next one too
         raise
 
@@ -71,12 +72,15 @@ def append_whole(descriptor: int, data: bytes) -> None:
 def open_log(path: Path) -> int:
     """Open a file (made with mode 0600) to append lines to; never waits. Raises OSError, which says what is in the way.
 
-    A FIFO is taken only while somebody reads it: opening one waits for that else, and a log must hold up nobody.
+    A FIFO is refused: who opens one waits for its reader, and of a line that has no room in it a part is written.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    refusal = OSError(errno.ENXIO, "it is a FIFO or socket; put a file there")
     try:
-        return os.open(path, flags, 0o600)
+        descriptor = os.open(path, flags, 0o600)
     except OSError as error:
-        if error.errno == errno.ENXIO:
-            raise OSError(error.errno, "it is a FIFO or socket that nobody reads; put a file there") from error
-        raise
+        raise refusal if error.errno == errno.ENXIO else error from error
+    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise refusal
+    return descriptor

@@ -95,7 +95,8 @@ class EmbeddedSidecar:
             descriptor = os.open(self.log_path, flags, 0o600)
         except OSError as error:
             raise Failure(f"{self.log_path} cannot be written ({error.strerror}); put a file there", FAILED) from error
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISCHR(mode):  # /dev/null will do
             os.close(descriptor)
             raise Failure(f"{self.log_path} is no file; put one there, or take it away", FAILED)
         return descriptor

@@ -126,6 +126,6 @@ def _identity(record: AgentRecord) -> JSON:
 
 
 def usage_of(exited: AgentExited) -> JSON:
-    """``usage`` of an agent's record: what is known, so that nothing is taken for a zero."""
+    """``usage`` of an agent's record: what was measured, so that nothing is taken for a zero."""
     usage: JSON = msgspec.to_builtins(exited.usage)
     return {name: value for name, value in usage.items() if value is not None}

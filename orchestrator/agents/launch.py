@@ -25,7 +25,7 @@ from orchestrator.agents.registry import LiveAgent
 from orchestrator.config import PoolSettings
 from orchestrator.context.engine import ContextEngine
 from orchestrator.context.models import ContextRequest
-from orchestrator.errors import BadRequest, SpawnFailed
+from orchestrator.errors import BadRequest, ContextFailed, SpawnFailed
 from orchestrator.models import AgentRecord, Project, SpawnRequest
 from orchestrator.profiles.model import Profile
 from orchestrator.profiles.permissions import permissions_of
@@ -101,11 +101,7 @@ class Launcher:
 
     def check(self, project: Project, request: SpawnRequest, profile: Profile) -> None:
         """Raise SpawnFailed when the request cannot be carried out at all, before anything is made. Blocks."""
-        if not os.path.isdir(project.path):
-            raise SpawnFailed(
-                f"workspace: the project's directory {project.path} is gone; restore it or register the project anew",
-                slug="workspace_failed",
-            )
+        _check_directory(project)
         runtime, command = command_of(request, profile)
         if runtime != "python":
             self._check_command(command[0], request)
@@ -133,15 +129,17 @@ class Launcher:
             # The attempt before may have refreshed its token, which revoked it, or used up most of its life.
             live.token = self.mint(live)
         directory = self._agents_dir / record.agent_id
-        built = await self._context.build(
-            project,
-            ContextRequest(
-                issue_id=record.issue_id,
-                agent_type=record.agent_type,
-                task=request.task,
-                requirements=request.context_requirements,
-            ),
+        wanted = ContextRequest(
+            issue_id=record.issue_id,
+            agent_type=record.agent_type,
+            task=request.task,
+            requirements=request.context_requirements,
         )
+        try:
+            built = await self._context.build(project, wanted)
+        except ContextFailed:
+            await asyncio.to_thread(_check_directory, project)  # it waited, and the project went meanwhile
+            raise
         files = {
             CONTEXT_FILE: built.body,
             "CONTEXT.md": self._context.markdown(built).encode(),
@@ -171,6 +169,7 @@ class Launcher:
 
     def _lay_out(self, project: Project, record: AgentRecord, directory: Path, files: Mapping[str, bytes]) -> str:
         """Make the workspace, return it, and write the files: all that needs a thread, in one go."""
+        _check_directory(project)  # the context may be one of before it went
         kind = record.request.workspace or "shared"
         workspace = record.workspace_path or self._workspaces.prepare(kind, project, record)
         write_agent_files(directory, files)
@@ -209,6 +208,14 @@ def command_of(request: SpawnRequest, profile: Profile) -> tuple[str, tuple[str,
     if request.command is not None:
         return request.runtime or "jsonl", request.command
     return profile.runtime, profile.command
+
+
+def _check_directory(project: Project) -> None:
+    if not os.path.isdir(project.path):
+        raise SpawnFailed(
+            f"workspace: the project's directory {project.path} is gone; restore it or register the project anew",
+            slug="workspace_failed",
+        )
 
 
 def _check_executable(path: Path) -> None:

@@ -19,7 +19,6 @@ from agentpool.states import STATUS_OF_OUTCOME, AgentState, Outcome, is_final
 from orchestrator.agents.base import Publish, TokenMinter
 from orchestrator.agents.durability import Recorder
 from orchestrator.agents.ends import (
-    MAX_OUTPUT_BYTES,
     describe_end,
     end_event,
     exit_result,
@@ -30,6 +29,7 @@ from orchestrator.agents.ends import (
 )
 from orchestrator.agents.feeds import EventFeeds
 from orchestrator.agents.launch import Launcher
+from orchestrator.agents.outputs import output_begin, output_of
 from orchestrator.agents.records import RecordTaker
 from orchestrator.agents.registry import AgentRegistry, LiveAgent
 from orchestrator.agents.restarts import RestartIntensity, backoff_s, wants_restart
@@ -98,7 +98,7 @@ class AgentLives:
 
         Raises SpawnFailed, another SidecarError, or PoolClosed.
         """
-        previous_error = live.record.error
+        before: JSON = {name: getattr(live.record, name) for name in NOTHING_KNOWN}
         live.begin_attempt()
         # Counted and durable before the start, so that a crash in between cannot make it run uncounted.
         await self._registry.update(
@@ -114,7 +114,7 @@ class AgentLives:
             outcome=None,
             **NOTHING_KNOWN,
         )
-        spec, started = await self._launch(live, previous_error)
+        spec, started = await self._launch(live, before)
         live.started_monotonic = self._clock.monotonic()
         # Before anybody can learn that it runs: what they publish then must reach it.
         await self._attach_feed(live)
@@ -136,10 +136,11 @@ class AgentLives:
         if live.stop_reason is not None:
             await self.stop_process(live)
 
-    async def _launch(self, live: LiveAgent, previous_error: str | None) -> tuple[LaunchSpec, AgentStarted]:
+    async def _launch(self, live: LiveAgent, before: JSON) -> tuple[LaunchSpec, AgentStarted]:
         try:
-            spec = await self._launcher.prepare(live, previous_error)
+            spec = await self._launcher.prepare(live, before["error"])
             live.record_dir = spec.record_dir
+            live.output_begin = await output_begin(spec.record_dir, live.record.attempt)
             if live.stopping.is_set():
                 raise SpawnFailed("it was ended before it was started", slug="ended")
             live.has_process = True
@@ -150,9 +151,8 @@ class AgentLives:
         except PoolClosed:
             # Nothing ran: the attempt does not count, and an agent that had been queued stays so.
             live.has_process = False
-            await self._registry.update(
-                live, status=AgentState.QUEUED.value, attempt=live.record.attempt - 1, error=previous_error
-            )
+            status = AgentState.QUEUED.value
+            await self._registry.update(live, status=status, attempt=live.record.attempt - 1, **before)
             raise
 
     async def _attach_feed(self, live: LiveAgent) -> None:
@@ -253,7 +253,7 @@ class AgentLives:
             evidence["refused_lines"] = live.notes
         error = describe_end(exited, outcome)
         if live.result_id is None:
-            output = await self._output_of(live, exited)
+            output = await output_of(self._pool, live.record_dir, live.output_begin, exited)
             draft = exit_result(record, exited, outcome, output)
             # One id for all tries: the database may have taken what the disk then refused a copy of.
             result_id = new_id("res")
@@ -350,20 +350,6 @@ class AgentLives:
             ended_at=self._clock.now(),
             survivors={"count": 0, "checked_by": ["never started"], "swept": 0},
         )
-
-    async def _output_of(self, live: LiveAgent, exited: AgentExited) -> str:
-        size = exited.usage.stdout_bytes
-        if not live.record_dir or size <= len(exited.stdout_tail):
-            return exited.stdout_tail.decode(errors="replace")
-        start = max(0, size - MAX_OUTPUT_BYTES)
-        parts = []
-        while start < size:
-            chunk = await self._pool.read_output(live.record_dir, "stdout", start, size - start)
-            if not chunk.data:
-                break
-            parts.append(chunk.data)
-            start = chunk.next_offset
-        return b"".join(parts).decode(errors="replace")
 
     async def _wait_for_restart(self, live: LiveAgent) -> bool:
         """Wait out the backoff and get a slot; False when somebody ended it meanwhile. Raises PoolClosed."""

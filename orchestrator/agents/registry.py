@@ -64,6 +64,7 @@ class LiveAgent:
         self.stdout_bytes = 0
         self.stderr_bytes = 0
         self.record_dir = ""
+        self.output_begin = 0
         self.started_monotonic = 0.0
         self.ended = asyncio.Event()
         self.output_grew = asyncio.Event()

@@ -46,7 +46,10 @@ def full_view(record: AgentRecord, live: LiveAgent | None = None) -> JSON:
     request = record.request
     view = short_view(record, live)
     view |= {
-        "usage": record.usage or {"cpu_seconds": 0.0, "max_rss_bytes": 0},
+        # Null is what nobody measured, as when the sidecar died over it; until the end nothing is counted.
+        "usage": {"cpu_seconds": None, "max_rss_bytes": None, **record.usage}
+        if record.usage
+        else {"cpu_seconds": 0.0, "max_rss_bytes": 0},
         "survivors": record.survivors,
         "evidence": record.evidence,
         "task": request.task,

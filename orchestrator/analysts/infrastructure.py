@@ -49,8 +49,8 @@ _CI_FILES = (
 _UNCHECKED = re.compile(
     r"(^|/)(Chart\.yaml|kustomization\.ya?ml|ansible\.cfg|playbooks?/[^/]+\.ya?ml|Pulumi\.yaml|serverless\.ya?ml|Procfile"
     r"|Vagrantfile|flake\.nix|fly\.toml|app\.yaml|netlify\.toml|vercel\.json|skaffold\.ya?ml|[^/]+\.(bicep|nomad))$"
-    r"|^\.(forgejo|gitea|woodpecker)/.+\.ya?ml$"
 )
+_UNCHECKED_CI = re.compile(r"^\.(forgejo|gitea|woodpecker)/.+\.ya?ml$")
 
 
 def run(agent: Agent) -> dict[str, Any]:
@@ -65,6 +65,7 @@ class Infrastructure:
         self._bench = bench
         self._report = bench.report
         self._found: Counter[str] = Counter()
+        self._checked: set[str] = set()
 
     def work(self) -> None:
         """Each kind of file in turn."""
@@ -98,9 +99,11 @@ class Infrastructure:
                 continue
             text = self._bench.tree.text(file.path) or ""
             if _COMPOSE.search(file.path):
+                self._checked.add(file.path)
                 self._found["compose file"] += 1
                 self._add(_check_compose(file, text))
             elif _WORKLOAD.search(text) and re.search(r"^apiVersion:", text, re.MULTILINE):
+                self._checked.add(file.path)
                 self._found["Kubernetes manifest"] += 1
                 self._add(_check_workload(file, text))
 
@@ -153,6 +156,7 @@ class Infrastructure:
             self._add(_check_jobs(file, text))
             runs_tests = runs_tests or re.search(r"\b(test|tox|nox|pytest|check|verify|ci)\b", text) is not None
         others = [name for name in _CI_FILES if tree.get(name)]
+        others += [file.path for file in tree.files if _UNCHECKED_CI.search(file.path)]
         self._report.metrics["other_ci"] = others
         if not files and not others and tree.files:
             self._report.add(
@@ -177,7 +181,10 @@ class Infrastructure:
         unchecked = [
             file.path
             for file in self._bench.tree.files
-            if file.role not in {"vendored", "test"} and _UNCHECKED.search(file.path) and not is_fixture(file.path)
+            if file.role not in {"vendored", "test"}
+            and file.path not in self._checked
+            and (_UNCHECKED.search(file.path) or _UNCHECKED_CI.search(file.path))
+            and not is_fixture(file.path)
         ]
         report.artifacts["unchecked"] = unchecked[:60]
         if unchecked:

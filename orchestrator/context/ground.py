@@ -49,7 +49,7 @@ class Ground:
     @property
     def size_bytes(self) -> int:
         """Memory that this takes beside its terrain, estimated."""
-        return 8 * len(self.factors) * (1 + len(self._kept)) + 300 * len(self.shares) + 1000
+        return 16 * len(self.factors) + 300 * len(self.shares) + 1000  # with the numbers that ``keep`` keeps
 
     def _wish(self) -> None:
         terrain, focus, by_path = self.terrain, self._focus, self.terrain.by_path

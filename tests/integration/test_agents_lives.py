@@ -201,6 +201,22 @@ async def test_a_new_attempt_shows_nothing_of_the_one_before(tmp_path: Path) -> 
         assert (first[0].data["exit_code"], first[0].data["attempt"]) == (4, 1), "where the first one's end is"
 
 
+async def test_a_result_has_the_output_of_its_own_attempt(tmp_path: Path) -> None:
+    """The result of a second attempt held what the first one had written into the log that both share."""
+    code = (
+        "import os, pathlib, sys\n"
+        "mark = pathlib.Path(os.environ['AGENT_CONTEXT_FILE']).parent / 'mark'\n"
+        "if not mark.exists():\n"
+        "    mark.touch(); print('F' * 300_000, flush=True); sys.exit(4)\n"
+        "print('S' * 200_000)"
+    )
+    async with running_supervisor(tmp_path) as supervisor:
+        spawned = await supervisor.agents.spawn(python_agent(code, restart="on-failure", runtime="text"))
+        record = await ended(supervisor, spawned.record.agent_id)
+        result = await supervisor.results.get(PROJECT, record.result_id or "")
+        assert (record.attempt, result.result["output"]) == (2, "S" * 200_000 + "\n")
+
+
 async def test_crash_loops_end_in_quarantine(tmp_path: Path) -> None:
     """An agent that fails at once was restarted for ever."""
     configured = settings(restart_limit=2, restart_window_s=600.0)
@@ -367,7 +383,8 @@ async def test_what_a_killed_sidecar_left_is_settled(tmp_path: Path) -> None:
             settled = await ended(supervisor, agent_id)
             assert (settled.status, settled.outcome, settled.survivors["count"]) == ("failed", "lost", 0)
             assert settled.usage == {"stdout_bytes": 0, "stderr_bytes": 0}, "nobody measured the rest"
-            assert supervisor.agents.full_view(settled)["usage"] == settled.usage
+            shown = supervisor.agents.full_view(settled)["usage"]
+            assert shown == {**settled.usage, "cpu_seconds": None, "max_rss_bytes": None}
             assert await event_types(supervisor, agent_id) == ["agent_failed"]
             assert await asyncio.to_thread(left.wait, PATIENCE_S) in (-signal.SIGTERM, -signal.SIGKILL)
     finally:
@@ -470,6 +487,18 @@ async def test_a_project_that_is_gone_is_said_before_anything_is_made(tmp_path: 
             await supervisor.agents.spawn(request("/bin/true", workspace=kind))
         assert caught.value.slug == "workspace_failed"
         assert not (await supervisor.agents.query(PROJECT, AgentQuery())).agents
+
+
+@pytest.mark.parametrize("kind", ["shared", "scratch", "worktree"])
+async def test_a_project_that_goes_while_agents_wait_is_said(tmp_path: Path, kind: str) -> None:
+    """An agent that had waited for its slot failed with the context's words, which name no way out."""
+    async with running_supervisor(tmp_path, settings(max_running=1)) as supervisor:
+        first = await supervisor.agents.spawn(request("/bin/sleep", "600"))
+        second = await supervisor.agents.spawn(request("/bin/true", workspace=kind))
+        shutil.rmtree(tmp_path / "project")
+        await supervisor.agents.terminate(first.record, force=True)
+        record = await ended(supervisor, second.record.agent_id)
+        assert (record.status, "restore it or register the project anew" in (record.error or "")) == ("failed", True)
 
 
 async def test_files_are_complete_before_the_start(tmp_path: Path) -> None:

@@ -135,14 +135,15 @@ def test_a_fifo_in_place_of_a_log_holds_up_nobody(tmp_path: Path, capsys: pytest
     audit.record("token_made", subject="test")
     said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     (told,) = [line for line in said if line["event"] == "log_file_takes_nothing"]
-    assert told["reason"] == "it is a FIFO or socket that nobody reads; put a file there"
+    assert told["reason"] == "it is a FIFO or socket; put a file there"
     assert told["path"] == str(tmp_path / "sidecar.log")
     assert [line["reason"] for line in said if line["event"] == "audit_line_lost"] == [told["reason"]]
     reader = os.open(tmp_path / "sidecar.log", os.O_RDONLY | os.O_NONBLOCK)
     try:
-        log.info("somebody_reads")
-        assert [json.loads(line)["event"] for line in os.read(reader, 1 << 16).splitlines()][-1] == "somebody_reads"
-        log.info("too_much", padding="x" * (1 << 20))  # the pipe is full: dropped, not waited for
+        log.info(
+            "somebody_reads", padding="x" * (1 << 20)
+        )  # more than a pipe holds: a part of it spoiled the next line
+        assert os.read(reader, 1 << 16) == b""
     finally:
         for handler in logging.getLogger().handlers:
             handler.close()

@@ -182,6 +182,10 @@ def test_what_is_not_known_is_not_said_to_be_missing(tmp_path: Path) -> None:
     delivered = analyse("infrastructure", root)
     assert "(not checked: chart/Chart.yaml)" in delivered["summary"]
     assert "no-ci" not in kinds(delivered)
+    forge = {".forgejo/workflows/ci.yml": "on: push\n", "k8s/app.yaml": "apiVersion: apps/v1\nkind: Deployment\n"}
+    delivered = analyse("infrastructure", write(tmp_path / "forge", forge))
+    assert "(not checked: .forgejo/workflows/ci.yml)" in delivered["summary"]
+    assert "no-ci" not in kinds(delivered)
     plain = analyse("api_surface", write(tmp_path / "q", {"a.py": "def f():\n    return 1\n", "run.sh": "true\n"}))
     assert (plain["metrics"]["languages_not_read"], plain["metrics"]["public_names"]) == ({}, 1)
 
