@@ -91,15 +91,18 @@ class AsgiClient:
         if not never_ends:
             messages.append({"type": "http.request", "body": b"", "more_body": False})
         sent: list[Any] = []
+        gone = disconnect or asyncio.Event()
 
         async def receive() -> Any:
             if messages:
                 return messages.pop(0)
-            await (disconnect or asyncio.Event()).wait()
+            await gone.wait()
             return {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
             sent.append(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                gone.set()  # as a server says when the answer is complete
 
         await self.app(scope, receive, send)  # type: ignore[arg-type]
         assert sent, "no answer was sent"
@@ -133,6 +136,8 @@ class AsgiClient:
         async def send(message: Any) -> None:
             if message["type"] == "http.response.body" and message.get("body"):
                 await pieces.put(message["body"])
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                gone.set()
 
         scope = self._scope("GET", target, self._headers(headers or {}, None))
 
