@@ -16,10 +16,17 @@ async def output_begin(record_dir: str, attempt: int) -> int:
 
 
 async def output_of(pool: Pool, record_dir: str, begin: int, exited: AgentExited) -> str:
-    """The last MAX_OUTPUT_BYTES that an attempt wrote to its stdout; ``begin`` is what ``output_begin`` gave."""
+    """The last MAX_OUTPUT_BYTES that an attempt wrote to its stdout; ``begin`` (bytes) is what ``output_begin`` gave.
+
+    Of a stream that its cap or the disk cut, the log lacks the end, so only the last few kilobytes before the cut are
+    given: results of many such agents would fill the last room of a full disk.
+    """
+    tail = exited.stdout_tail.decode(errors="replace")
     if not record_dir or exited.usage.stdout_bytes <= len(exited.stdout_tail):
-        return exited.stdout_tail.decode(errors="replace")
+        return tail
     end = await asyncio.to_thread(end_of_stream, record_dir, "stdout")
+    if end - begin < exited.usage.stdout_bytes:
+        return tail
     start = max(begin, end - MAX_OUTPUT_BYTES)
     parts = []
     while start < end:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from agentpool.errors import UnknownAgent
+from agentpool.streams import TAIL_BYTES
 from orchestrator.agents.registry import LiveAgent
 from orchestrator.errors import AgentNotRunning, BadRequest, NoSuchAgent, PoolSaturated, SpawnFailed, UnknownAgentType
 from orchestrator.events.query import EventQuery
@@ -217,6 +218,17 @@ async def test_a_result_has_the_output_of_its_own_attempt(tmp_path: Path) -> Non
         assert (record.attempt, result.result["output"]) == (2, "S" * 200_000 + "\n")
 
 
+async def test_a_result_has_little_of_an_output_that_was_cut(tmp_path: Path) -> None:
+    """The results of a few agents whose output a full disk had cut took the last room, and could not be stored."""
+    async with running_supervisor(tmp_path) as supervisor:
+        code = "print('F' * 50_000)"
+        spawned = await supervisor.agents.spawn(python_agent(code, runtime="text", limits={"output_bytes": 20_000}))
+        record = await ended(supervisor, spawned.record.agent_id)
+        output = (await supervisor.results.get(PROJECT, record.result_id or "")).result["output"]
+        assert record.evidence["truncated_at"] == {"stdout": 20_000}
+        assert output == "F" * TAIL_BYTES
+
+
 async def test_crash_loops_end_in_quarantine(tmp_path: Path) -> None:
     """An agent that fails at once was restarted for ever."""
     configured = settings(restart_limit=2, restart_window_s=600.0)
@@ -300,7 +312,10 @@ async def test_terminate_takes_the_whole_tree(tmp_path: Path) -> None:
         assert not psutil.pid_exists(child)
         assert not psutil.pid_exists(record.process_id or 0)
         assert (await event_types(supervisor, record.agent_id))[-1] == "agent_killed"
-        assert await supervisor.agents.terminate(record) == await supervisor.agents.get(PROJECT, record.agent_id)
+        again = await supervisor.agents.terminate(record)
+        view = supervisor.agents.full_view
+        # all that is shown: whether its end was told may be noted between the two
+        assert view(again) == view(await supervisor.agents.get(PROJECT, record.agent_id))
 
 
 async def test_time_limit_ends_an_agent(tmp_path: Path) -> None:
