@@ -26,6 +26,9 @@ STRATEGY = (
     "files while they fit whole; in this order: what was asked for, what the task needs, files changed within a day, "
     "sources and tests, configuration, documents, other files"
 )
+#: Texts of so many characters at most are kept redacted; so many of them take some 5 MB.
+_SHORT = 200
+_redacted_before = lru_cache(maxsize=8192)(redact)
 _COMMITS_SHOWN = 30
 _OMITTED_SHOWN = 500
 
@@ -228,8 +231,3 @@ def _redacted(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_redacted(item) for item in value]
     return value
-
-
-#: Texts of so many characters at most are kept redacted; so many of them take some 5 MB.
-_SHORT = 200
-_redacted_before = lru_cache(maxsize=8192)(redact)

@@ -50,6 +50,16 @@ async def running(supervisor: Supervisor, agent_id: str, marker: str) -> None:
     raise AssertionError(f"{marker} never came: {seen!r}")
 
 
+def second_time(then: str, first: str = "pass") -> str:
+    """Python that does ``first`` and fails with 4 when it is run first, and does ``then`` when it is run again."""
+    return (
+        "import os, pathlib, signal, sys\n"
+        "mark = pathlib.Path(os.environ['AGENT_CONTEXT_FILE']).parent / 'mark'\n"
+        f"if not mark.exists():\n    mark.touch(); {first}; sys.stdout.flush(); sys.exit(4)\n"
+        f"{then}"
+    )
+
+
 async def test_one_attempt_one_result_one_end(tmp_path: Path) -> None:
     """An agent's end was told twice, or before its result was stored."""
     minter = RecordingMinter()
@@ -156,13 +166,7 @@ async def test_lines_that_cannot_be_taken_are_noted(tmp_path: Path) -> None:
 
 async def test_restart_until_it_works(tmp_path: Path) -> None:
     """A restarted agent lost its earlier attempt's end, or did not learn why that failed."""
-    code = (
-        "import os, pathlib, sys\n"
-        "mark = pathlib.Path(os.environ['AGENT_CONTEXT_FILE']).parent / 'mark'\n"
-        "if not mark.exists():\n"
-        "    mark.touch(); print('first try', file=sys.stderr); sys.exit(4)\n"
-        "print((mark.parent / 'task.md').read_text())"
-    )
+    code = second_time("print((mark.parent / 'task.md').read_text())", "print('first try', file=sys.stderr)")
     async with running_supervisor(tmp_path) as supervisor:
         spawned = await supervisor.agents.spawn(python_agent(code, restart="on-failure"))
         record = await ended(supervisor, spawned.record.agent_id)
@@ -182,19 +186,13 @@ async def test_restart_until_it_works(tmp_path: Path) -> None:
 
 async def test_a_new_attempt_shows_nothing_of_the_one_before(tmp_path: Path) -> None:
     """A running second attempt was shown with the error, the evidence, the usage and the end time of the first."""
-    code = (
-        "import os, pathlib, signal, sys\n"
-        "mark = pathlib.Path(os.environ['AGENT_CONTEXT_FILE']).parent / 'mark'\n"
-        "if not mark.exists():\n"
-        "    mark.touch(); sys.exit(4)\n"
-        "print('second', flush=True); signal.pause()"
-    )
+    code = second_time("print('second', flush=True); signal.pause()")
     async with running_supervisor(tmp_path) as supervisor:
         spawned = await supervisor.agents.spawn(python_agent(code, restart="on-failure"))
         await running(supervisor, spawned.record.agent_id, "second")
         async with asyncio.timeout(PATIENCE_S):
             while (record := await supervisor.agents.get(PROJECT, spawned.record.agent_id)).status != "running":
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.01)
         assert record.attempt == 2
         assert (record.error, record.evidence, record.survivors, record.usage) == (None, {}, {}, {})
         assert (record.ended_at, (record.started_at or 0.0) >= record.created_at) == (None, True)
@@ -204,13 +202,7 @@ async def test_a_new_attempt_shows_nothing_of_the_one_before(tmp_path: Path) -> 
 
 async def test_a_result_has_the_output_of_its_own_attempt(tmp_path: Path) -> None:
     """The result of a second attempt held what the first one had written into the log that both share."""
-    code = (
-        "import os, pathlib, sys\n"
-        "mark = pathlib.Path(os.environ['AGENT_CONTEXT_FILE']).parent / 'mark'\n"
-        "if not mark.exists():\n"
-        "    mark.touch(); print('F' * 300_000, flush=True); sys.exit(4)\n"
-        "print('S' * 200_000)"
-    )
+    code = second_time("print('S' * 200_000)", "print('F' * 300_000)")
     async with running_supervisor(tmp_path) as supervisor:
         spawned = await supervisor.agents.spawn(python_agent(code, restart="on-failure", runtime="text"))
         record = await ended(supervisor, spawned.record.agent_id)
