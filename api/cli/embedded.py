@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import stat
 import subprocess
 import sys
 import time
@@ -89,17 +88,12 @@ class EmbeddedSidecar:
                     pipe.close()
 
     def _open_log(self) -> int:
-        # Opening a FIFO that nobody reads would wait for ever.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
+        from orchestrator.privacy import open_log
+
         try:
-            descriptor = os.open(self.log_path, flags, 0o600)
+            return open_log(self.log_path.resolve())
         except OSError as error:
-            raise Failure(f"{self.log_path} cannot be written ({error.strerror}); put a file there", FAILED) from error
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISCHR(mode):  # /dev/null will do
-            os.close(descriptor)
-            raise Failure(f"{self.log_path} is no file; put one there, or take it away", FAILED)
-        return descriptor
+            raise Failure(f"{self.log_path} cannot be written: {error.strerror}", FAILED) from error
 
     def _wait_until_ready(self, log_begin: int) -> str:
         assert self._child is not None
