@@ -49,6 +49,9 @@ hypothesis_settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 hypothesis_settings.load_profile("project")
+#: The generation of objects that is collected after each example: what one left is young, and to look at all that a
+#: worker holds by the end of a run takes a second, a hundred times over.
+YOUNG = 1
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -82,7 +85,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     allowed = pyfuncitem.get_closest_marker("allow_blocking") is not None
     inner = getattr(getattr(pyfuncitem.obj, "hypothesis", None), "inner_test", None)
     if inspect.iscoroutinefunction(inner):
-        pyfuncitem.obj.hypothesis.inner_test = _in_a_loop(inner, allowed)
+        pyfuncitem.obj.hypothesis.inner_test = _in_a_loop(inner, allowed, generation=YOUNG)
         return None
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
@@ -91,12 +94,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-def _in_a_loop(test: Callable[..., Coroutine[Any, Any, None]], may_block: bool) -> Callable[..., None]:
+def _in_a_loop(
+    test: Callable[..., Coroutine[Any, Any, None]], may_block: bool, *, generation: int = 2
+) -> Callable[..., None]:
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
         unhandled: list[dict[str, Any]] = []
         with nullcontext() if may_block else blockbuster_ctx(SERVER_PACKAGES):
-            asyncio.run(_watched(test(*args, **kwargs), unhandled), debug=False)
+            asyncio.run(_watched(test(*args, **kwargs), unhandled, generation), debug=False)
         if unhandled:
             described = "\n".join(f"{item.get('message')}: {item.get('exception')!r}" for item in unhandled)
             pytest.fail(f"exceptions that nothing handled in the event loop:\n{described}", pytrace=False)
@@ -104,11 +109,11 @@ def _in_a_loop(test: Callable[..., Coroutine[Any, Any, None]], may_block: bool) 
     return run
 
 
-async def _watched(test: Coroutine[Any, Any, None], unhandled: list[dict[str, Any]]) -> None:
+async def _watched(test: Coroutine[Any, Any, None], unhandled: list[dict[str, Any]], generation: int) -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
     await test
     # A task that failed unseen reports it when it is collected.
-    gc.collect()
+    gc.collect(generation)
 
 
 # -- isolation --------------------------------------------------------------------------------
