@@ -60,10 +60,6 @@ class Ration:
         self._left -= taken
         return taken
 
-    def give_back(self, size: int) -> None:
-        """Return what was taken and not written."""
-        self._left += size
-
 
 class DiskRoom(Protocol):
     """What admission knows of the disk that agents' files are on."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 
-from agentpool.platforms import IS_LINUX
-from agentpool.reactor import READ, Reactor
-from agentpool.streams import BIG_PIPE_BYTES, DEFAULT_PIPE_BYTES, READ_BYTES, OutputLog, enlarge
+from agentpool.reactor import READ, Reactor, Timer
+from agentpool.streams import BIG_PIPE_BYTES, DEFAULT_PIPE_BYTES, MAX_PIPE_BYTES, READ_BYTES, OutputLog, enlarge
 
-#: What is read at once for one stream before the others get their turn.
-TURN_BYTES = 4 * BIG_PIPE_BYTES
+#: A stream floods that brings so much within so many seconds, or fills its pipe.
+FLOOD_BYTES = 1 << 20
+FLOOD_WINDOW_S = 0.1
+#: How long the enlarged pipe of a flood may fill before it is read again, in seconds. A worker that keeps pace would
+#: otherwise take it in pieces of a few pages, and wake the agent after each.
+FILL_S = 0.001
 
 
 class Pump:
@@ -29,8 +33,11 @@ class Pump:
         self.log = log
         self._consume = consume
         self._moved = moved
+        self._window_end = 0.0
+        self._window_bytes = 0
+        self._is_flood = False
         self._is_enlarged = False
-        self._can_splice = consume is None and IS_LINUX
+        self._filling: Timer | None = None
         self.is_ended = False
         self.is_paused = False
 
@@ -42,7 +49,7 @@ class Pump:
         """Read no more for now; the agent will block when its pipe is full."""
         if not self.is_paused and not self.is_ended:
             self.is_paused = True
-            self._reactor.forget(self._fd)
+            self._forget()
 
     def resume(self) -> None:
         """Read again."""
@@ -57,7 +64,7 @@ class Pump:
         stranger, which must not hold up the end.
         """
         taken = 0
-        while not self.is_ended and taken <= BIG_PIPE_BYTES:
+        while not self.is_ended and taken <= MAX_PIPE_BYTES:
             moved = self._move()
             if moved is None:
                 break
@@ -68,49 +75,44 @@ class Pump:
         """Close the pipe; harmless when closed."""
         if not self.is_ended:
             self.is_ended = True
-            self._reactor.forget(self._fd)
+            self._forget()
             os.close(self._fd)
 
     def _on_readable(self, _events: int) -> None:
-        taken = 0
-        while not self.is_ended and not self.is_paused and taken < TURN_BYTES:
-            moved = self._move()
-            if moved is None:
-                break
-            taken += moved
-            if self._consume is not None or moved < DEFAULT_PIPE_BYTES:
-                break
-        if taken:
-            self._moved()
+        taken = self._move()
+        if not taken:
+            return
+        self._moved()
+        if not self._is_flood:
+            self._look_for_flood(taken)
+        if self._is_enlarged and taken < BIG_PIPE_BYTES // 2 and not self.is_paused:
+            self._forget()
+            self._filling = self._reactor.later(FILL_S, self.begin)
+
+    def _look_for_flood(self, taken: int) -> None:
+        now = time.monotonic()
+        if now >= self._window_end:
+            self._window_end, self._window_bytes = now + FLOOD_WINDOW_S, 0
+        self._window_bytes += taken
+        if taken >= DEFAULT_PIPE_BYTES or self._window_bytes >= FLOOD_BYTES:
+            self._is_flood = True
+            self._is_enlarged = enlarge(self._fd)
+
+    def _forget(self) -> None:
+        self._reactor.forget(self._fd)
+        if self._filling is not None:
+            self._filling.cancel()
 
     def _move(self) -> int | None:
-        """Move one chunk; None when the pipe is empty now. Closes at the end of the stream."""
+        """Move one chunk; None when the pipe is empty now, 0 at the end of the stream, which closes it."""
         try:
-            moved = self._splice() if self._can_splice else self._read()
+            data = os.read(self._fd, READ_BYTES)
         except BlockingIOError:
             return None
-        if moved == 0:
+        if not data:
             self.close()
             return 0
-        if moved >= DEFAULT_PIPE_BYTES and not self._is_enlarged:
-            self._is_enlarged = True
-            enlarge(self._fd)
-        return moved
-
-    def _splice(self) -> int:
-        try:
-            return self.log.splice(self._fd, BIG_PIPE_BYTES)
-        except BlockingIOError:
-            raise
-        except OSError:
-            # The log's file system has no splice: read and write as everywhere else.
-            self._can_splice = False
-            return self._read()
-
-    def _read(self) -> int:
-        data = os.read(self._fd, READ_BYTES)
-        if data:
-            self.log.write(data)
-            if self._consume is not None:
-                self._consume(data)
+        self.log.write(data)
+        if self._consume is not None:
+            self._consume(data)
         return len(data)

@@ -21,9 +21,12 @@ DEFAULT_FILE_BYTES = 256 << 20
 #: No file is smaller, and no stream has more files, whatever a limit says: directories stay readable.
 MIN_FILE_BYTES = 4096
 MAX_FILES = 1024
-#: Pipes of floods are enlarged to this (the default of /proc/sys/fs/pipe-max-size); all others keep the
-#: kernel's 64 KiB, because an unprivileged user who holds more than 64 MiB of pipe memory gets tiny pipes.
-BIG_PIPE_BYTES = 1 << 20
+#: Pipes of floods are enlarged to this. Eight of them still lie in a processor's cache: with 1 MiB each, the same bytes
+#: took up to twice the time. All others keep the kernel's 64 KiB, because an unprivileged user who holds more than
+#: 64 MiB of pipe memory gets tiny pipes.
+BIG_PIPE_BYTES = 256 << 10
+#: The most that an unprivileged agent can make of its own pipe (the default of /proc/sys/fs/pipe-max-size).
+MAX_PIPE_BYTES = 1 << 20
 DEFAULT_PIPE_BYTES = 64 << 10
 F_SETPIPE_SZ = 1031  # <linux/fcntl.h>; the fcntl module has it from Python 3.10 on Linux only
 
@@ -125,7 +128,6 @@ class OutputLog:
         self.truncated_by = ""
         self._ration = rations.of(self._fd) if rations is not None else None
         self._cap = cap_bytes
-        self._null = -1
 
     def write(self, data: bytes | memoryview) -> None:
         """Append what the cap and the disk allow."""
@@ -149,22 +151,6 @@ class OutputLog:
         if len(data) > room:
             self._truncate("cap")
 
-    def splice(self, pipe: int, size: int) -> int:
-        """Move up to ``size`` bytes from a pipe without copying them through this process; 0 at its end.
-
-        Raises BlockingIOError when the pipe is empty, OSError EINVAL where the file system cannot splice.
-        """
-        moved = self._keep(pipe, size) if self.truncated_at is None else None
-        if moved is None:
-            moved = self._discard(pipe, size)
-            # Only what was there is missing: a stream that ends at its cap, or on a full disk, is whole.
-            if moved and self.truncated_at is None:
-                self._truncate("cap" if self.position >= self._cap else "disk")
-        else:
-            self.position += moved
-        self.received_bytes += moved
-        return moved
-
     def tail(self) -> bytes:
         """The last kept bytes of this attempt, at most TAIL_BYTES."""
         begin = max(self.start, self.position - TAIL_BYTES)
@@ -176,10 +162,9 @@ class OutputLog:
 
     def close(self) -> None:
         """Close the file; harmless when closed."""
-        for fd in (self._fd, self._null):
-            if fd >= 0:
-                os.close(fd)
-        self._fd = self._null = -1
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def _open(self, first_byte: int) -> int:
         path = log_path(self._record_dir, self._stream, first_byte)
@@ -208,33 +193,8 @@ class OutputLog:
         self._fd, self._file_start = following, self.position
         return self._file_bytes
 
-    def _keep(self, pipe: int, size: int) -> int | None:
-        """Move up to ``size`` bytes into the file; None when cap or disk allow nothing. Raises as ``splice``."""
-        room = self._cap - self.position
-        if room <= 0:
-            return None
-        moved = allowed = 0
-        try:
-            allowed = self._allowed(min(size, room, self._room_in_file()))  # which may change the descriptor
-            if not allowed:
-                return None
-            moved = os.splice(pipe, self._fd, allowed, flags=os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK)
-        except OSError as error:
-            if isinstance(error, BlockingIOError) or error.errno == errno.EINVAL:
-                raise
-            return None
-        finally:
-            if self._ration is not None:
-                self._ration.give_back(allowed - moved)
-        return moved
-
     def _allowed(self, size: int) -> int:
         return size if self._ration is None else self._ration.take(self._fd, size)
-
-    def _discard(self, pipe: int, size: int) -> int:
-        if self._null < 0:
-            self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        return os.splice(pipe, self._null, size, flags=os.SPLICE_F_NONBLOCK)
 
     def _truncate(self, reason: str) -> None:
         self.truncated_at, self.truncated_by = self.position, reason

@@ -53,7 +53,10 @@ class JsonLinesParser:
 
     def is_mute(self, block: bytes) -> bool:
         """True for plain text: most floods are, and need not be looked at line by line."""
-        return block.isascii() and b'"type"' not in block and DEEP not in block
+        # One byte is sought at ten times the pace of a word.
+        has_record = b"{" in block and b'"type"' in block
+        has_deep = b"[" in block and DEEP in block
+        return not (has_record or has_deep) and block.isascii()
 
     def verdict(self) -> Verdict | None:
         """The status of the last result given."""
