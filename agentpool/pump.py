@@ -82,12 +82,12 @@ class Pump:
         taken = self._move()
         if not taken:
             return
-        self._moved()
         if not self._is_flood:
             self._look_for_flood(taken)
         if self._is_enlarged and taken < BIG_PIPE_BYTES // 2 and not self.is_paused:
             self._forget()
             self._filling = self._reactor.later(FILL_S, self.begin)
+        self._moved()
 
     def _look_for_flood(self, taken: int) -> None:
         now = time.monotonic()
