@@ -50,25 +50,19 @@ async def read_body(
         if b"expect" not in headers:
             await _discard(receive)
         raise _too_large(limit_bytes)
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message.get("more_body", False):
-        try:
-            async with asyncio.timeout(timeout_s):
-                body = await _read_rest(receive, body, limit_bytes)
-        except TimeoutError as error:
-            raise RequestTimedOut(f"the body did not arrive within {timeout_s:g} s") from error
-    if len(body) > limit_bytes:
-        raise _too_large(limit_bytes)
+    try:
+        async with asyncio.timeout(timeout_s):
+            body = await _read_whole(receive, limit_bytes)
+    except TimeoutError as error:
+        raise RequestTimedOut(f"the body did not arrive within {timeout_s:g} s") from error
     if body:
         _check_type(headers)
     return body
 
 
-async def _read_rest(
-    receive: Callable[[], Awaitable[MutableMapping[str, Any]]], first: bytes, limit_bytes: int
-) -> bytes:
-    chunks, size = [first], len(first)
+async def _read_whole(receive: Callable[[], Awaitable[MutableMapping[str, Any]]], limit_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":

@@ -13,7 +13,7 @@ from api.auth.principal import Principal
 from api.errors import from_validation
 from api.schemas.base import Query
 from orchestrator.clock import Clock, rfc3339
-from orchestrator.errors import BadRequest, NotPermitted
+from orchestrator.errors import BadRequest, NotPermitted, SidecarError
 from orchestrator.models import Project
 
 if TYPE_CHECKING:
@@ -186,6 +186,17 @@ class Call:
                 details={"field": "project_id"},
             )
         return projects.get(named)
+
+    async def is_still_admitted(self) -> bool:
+        """Whether the token of this request, which may be an old one by now, would be admitted today."""
+        authorization = self.info.headers.get(b"authorization")
+        if self.authority.recall(authorization) is not None:
+            return True
+        try:
+            await self.authority.verify(authorization)
+        except SidecarError:
+            return False
+        return True
 
     def now(self) -> str:
         """The time, as answers carry it."""

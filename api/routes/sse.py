@@ -24,7 +24,7 @@ def message(data: bytes, *, event: str | None = None, id: str | None = None) -> 
 
 
 def stream_reply(call: Call, messages: AsyncIterator[bytes]) -> Reply:
-    """An endless answer of ``messages``; it ends when they do or when the server stops."""
+    """An endless answer of ``messages``; it ends with them, with the server or with the token."""
     return Reply(content_type=EVENT_STREAM, headers=_HEADERS, stream=_until_released(call, messages))
 
 
@@ -38,6 +38,6 @@ async def _until_released(call: Call, messages: AsyncIterator[bytes]) -> AsyncIt
                     piece = await anext(messages, None)
             except Released:
                 return
-            if piece is None:
+            if piece is None or not await call.is_still_admitted():
                 return
             yield piece

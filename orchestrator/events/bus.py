@@ -117,7 +117,7 @@ class EventBus:
         NotPermitted, BusUnavailable, StorageWriteFailed.
         """
         self._check_open()
-        draft, size = check_draft(draft, max_data_bytes=self.settings.max_data_bytes)
+        draft, size = check_draft(draft, max_data_bytes=self.settings.max_data_bytes, is_trusted=role is None)
         tail = await self._tail(project_id)
         if role is not None and not self._rules.topics(project_id).may_publish(draft.topic, role):
             raise NotPermitted(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from orchestrator.errors import BadEvent, BadRequest
@@ -13,11 +15,16 @@ MAX_TTL_S = 86400
 MAX_TEXT = 256
 MAX_REFERENCES = 64
 _PRIORITIES = ("low", "normal", "high")
+#: The sidecar's own events about an agent, a run or a result carry its id and a dot. Taken by somebody else before, the
+#: end of an agent would be a repetition, and told to nobody.
+_OWN_EVENT_ID = re.compile(r"(agt|run|res)_[0-9a-z]{26}\.")
 _ENCODER = msgspec.json.Encoder()
 
 
-def check_draft(draft: EventDraft, *, max_data_bytes: int) -> tuple[EventDraft, int]:
+def check_draft(draft: EventDraft, *, max_data_bytes: int, is_trusted: bool) -> tuple[EventDraft, int]:
     """The draft as it can be stored, and the size of its data's JSON in bytes.
+
+    ``is_trusted``: it comes from the sidecar itself or an operator, whose ``event_id`` may be of any form.
 
     Raises BadEvent or BadRequest (``details["field"]``).
     """
@@ -28,6 +35,12 @@ def check_draft(draft: EventDraft, *, max_data_bytes: int) -> tuple[EventDraft, 
         value = getattr(draft, field)
         if value is not None:
             _check_text(value, field)
+    if not is_trusted and draft.event_id is not None and _OWN_EVENT_ID.match(draft.event_id):
+        raise BadEvent(
+            "event_id must not begin with the id of an agent, a run or a result and a dot, as the sidecar's own do; "
+            "choose another, or leave it out",
+            details={"field": "event_id"},
+        )
     if len(draft.references) > MAX_REFERENCES:
         raise _bad("references", f"at most {MAX_REFERENCES} entries")
     for reference in draft.references:

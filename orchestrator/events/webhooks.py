@@ -115,9 +115,8 @@ class WebhookSender:
         except ValueError as error:
             raise DeliveryFailed("protocol", "the answer's first line is too long") from error
         finally:
-            writer.close()
-            # The answer is known; how the other side ends the connection does not matter.
-            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+            # The answer is known; a close would wait for how the other side ends the connection.
+            writer.transport.abort()
         parts = line.split()
         if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not (parts[1].isdigit() and len(parts[1]) == 3):
             raise DeliveryFailed("protocol", "the target does not answer with HTTP")

@@ -60,6 +60,24 @@ def second_time(then: str, first: str = "pass") -> str:
     )
 
 
+async def test_no_agent_takes_the_place_of_the_sidecars_own_events(tmp_path: Path) -> None:
+    """An agent that published the id of an end to come kept that end from all who waited for it."""
+    code = (
+        "import json, os, sys\n"
+        "own = {'type': 'event', 'event_type': 'noted', 'topic': 'testing', 'data': {}}\n"
+        "print(json.dumps({**own, 'event_id': os.environ['AGENT_ID'] + '.1.end'}), flush=True)\n"
+        "print(json.dumps({**own, 'event_id': 'mine'}), flush=True)\n"
+        "sys.exit(3)\n"
+    )
+    async with running_supervisor(tmp_path) as supervisor:
+        spawned = await supervisor.agents.spawn(python_agent(code))
+        await ended(supervisor, spawned.record.agent_id)
+        types = await event_types(supervisor, spawned.record.agent_id)
+        assert types == ["agent_spawned", "agent_started", "agent_failed"]
+        (noted,) = [event for event in await events(supervisor) if event.event_type == "noted"]
+        assert noted.event_id == "mine"
+
+
 async def test_one_attempt_one_result_one_end(tmp_path: Path) -> None:
     """An agent's end was told twice, or before its result was stored."""
     minter = RecordingMinter()

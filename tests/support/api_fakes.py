@@ -96,11 +96,12 @@ class FakeLetters(defaultdict[str, list[DeadLetter]]):
 
 
 class FakeStream:
-    """Retained matches, a heartbeat, then silence."""
+    """Retained matches, a heartbeat, then silence; one more heartbeat each time that ``beat`` is set."""
 
     def __init__(self, events: list[Event], waiting: asyncio.Event) -> None:
         self._items: list[Event | Gap | None] = [*events, Gap("7"), None]
         self._waiting = waiting
+        self.beat = asyncio.Event()
         self.is_closed = False
 
     async def ready(self) -> None:
@@ -113,8 +114,9 @@ class FakeStream:
         if self._items:
             return self._items.pop(0)
         self._waiting.set()
-        await asyncio.Event().wait()
-        raise StopAsyncIteration
+        await self.beat.wait()
+        self.beat.clear()
+        return None
 
     def ahead(self) -> Event | None:
         item = self._items[0] if self._items else None

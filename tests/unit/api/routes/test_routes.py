@@ -6,7 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
-from tests.support.api_fakes import agent_record, api_world
+from tests.support.api_fakes import FakeClock, agent_record, api_world
 
 RESULT = {"issue_id": "i", "result": {"status": "success", "own_key": {"kept": [1, None]}}}
 
@@ -76,6 +76,26 @@ async def test_a_stream_tells_events_gaps_and_heartbeats_and_ends_with_the_serve
         for bad in ("x", "-1", "9" * 19):
             assert (await client.get("/api/events/stream", {"Last-Event-ID": bad})).status == 400
         assert (await client.get("/api/events/stream?filter=n")).code == "EVT_003"
+
+
+async def test_a_stream_ends_with_its_token(tmp_path: Path) -> None:
+    """A stolen token, or that of an agent that had ended, went on listening until the sidecar stopped."""
+    clock = FakeClock()
+    async with api_world(tmp_path, clock=clock) as world:
+        for is_revoked in (True, False):
+            client = world.client("chief-architect", agent_id=f"agent-{is_revoked}")
+            heartbeats = 0
+            async for piece in client.stream("/api/events/stream"):
+                if not piece.startswith(b": heartbeat"):
+                    continue
+                heartbeats += 1
+                assert heartbeats <= 2, "it goes on"
+                if heartbeats == 2 and is_revoked:
+                    await world.authority.revoke(await world.authority.verify(f"Bearer {client.token}".encode()))
+                elif heartbeats == 2:
+                    clock.seconds += 3601
+                world.services.bus.streams[-1].beat.set()
+            assert world.services.bus.streams[-1].is_closed
 
 
 async def test_a_stream_ends_with_its_client(tmp_path: Path) -> None:

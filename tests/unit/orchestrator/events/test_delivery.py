@@ -6,6 +6,9 @@ import asyncio
 import hashlib
 import hmac
 import ipaddress
+import socket
+import ssl
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +24,7 @@ from orchestrator.events.rules import RuleBook, parse_event_rules
 from orchestrator.events.triggers import TriggerRunner, render
 from orchestrator.events.webhooks import WebhookSender, is_allowed, parse_target, sign
 from orchestrator.models import AgentRecord, Delivery, SpawnRequest
+from tests.support.certificates import write_pair
 from tests.support.events import PROJECT, Sidecar, make_event, running
 from tests.support.storages import ManualClock, agent_record
 
@@ -409,14 +413,14 @@ async def http_server(answer: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
         await server.wait_closed()
 
 
-async def post(sidecar: Sidecar, directory: Path, text: str) -> None:
+async def post(sidecar: Sidecar, directory: Path, text: str, *, tls: ssl.SSLContext | None = None) -> None:
     """Deliver one event to the webhook ``ci`` of these rules."""
     await asyncio.to_thread((directory / "orchestrator.toml").write_text, text)
     rules = RuleBook(lambda project_id: str(directory))
     await rules.prepare(PROJECT)
     event = await sidecar.publish(data={"k": 1})
     delivery = Delivery(id="d", project_id=PROJECT, event=event, target="webhook:ci", created_at=0.0, next_at=0.0)
-    await WebhookSender(sidecar.bus, rules, SystemClock()).deliver(delivery)
+    await WebhookSender(sidecar.bus, rules, SystemClock(), tls=tls).deliver(delivery)
 
 
 async def test_a_post_is_signed_and_complete(tmp_path: Path) -> None:
@@ -453,6 +457,35 @@ async def test_answers_that_are_no_success(tmp_path: Path, answer: bytes, reason
         with pytest.raises(DeliveryFailed) as caught:
             await post(sidecar, tmp_path, HOOK.format(port=port))
         assert (caught.value.reason, caught.value.is_permanent) == (reason, is_permanent)
+
+
+async def test_an_answer_counts_although_the_connection_stays_open(tmp_path: Path) -> None:
+    """A target that answered 200 and kept its TLS connection was given the same event again, as if it had not."""
+    certificate, key = write_pair(tmp_path / "tls", "127.0.0.1")
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(certificate, key)
+    is_delivered = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        plain, _ = listener.accept()
+        with served.wrap_socket(plain, server_side=True) as connection:
+            received = b""
+            while b"\r\n\r\n{" not in received or not received.endswith(b"}"):
+                received += connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            is_delivered.wait(30)
+
+    serving = asyncio.create_task(asyncio.to_thread(answer))
+    trust = ssl.create_default_context(cafile=str(certificate))
+    async with running(tmp_path / "s") as sidecar:
+        try:
+            text = HOOK.format(port=listener.getsockname()[1]).replace("http://", "https://")
+            await post(sidecar, tmp_path, text + "timeout_s = 5\n", tls=trust)
+        finally:
+            is_delivered.set()
+            await serving
+            listener.close()
 
 
 async def test_private_targets_are_denied_unless_listed(tmp_path: Path) -> None:
