@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from agentpool.runtimes.base import Invocation
 from agentpool.sandbox import Sandbox
 from agentpool.specs import LaunchSpec
 from tests.support.pools import local_bench
+from tests.support.waiting import until
 
 _INVOCATION = Invocation(argv=("agent", "--run"), env={"PATH": "/usr/bin"})
 
@@ -62,6 +64,48 @@ def test_bubblewrap_that_goes_and_comes_is_noticed(tmp_path: Path, monkeypatch: 
         with pytest.raises(LaunchFailed, match=r"bubblewrap \(bwrap\) is not on the PATH; install it") as caught:
             sandbox.wrap(_spec("workspace", tmp_path), _INVOCATION)
         assert caught.value.reason == "sandbox"
+
+
+def test_no_room_for_the_test_of_bubblewrap_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One moment without descriptors, and every sandboxed agent of that worker was refused for ever."""
+    (tmp_path / "bwrap").write_text("#!/bin/sh\nexit 0\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    sandbox = Sandbox()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        with pytest.raises(LaunchFailed, match="Too many open files") as caught:
+            sandbox.wrap(_spec("workspace", tmp_path), _INVOCATION)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (caught.value.reason, caught.value.is_permanent) == ("resources", False)
+    until(lambda: not _refusal(sandbox, tmp_path), what="a sandbox")
+
+
+def test_bubblewrap_that_does_not_answer_is_tried_again_and_not_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy moment was remembered for ever; forgotten at once, many agents in a row would stop the worker's loop."""
+    busy, tries = tmp_path / "busy", tmp_path / "tries"
+    busy.touch()
+    (tmp_path / "bwrap").write_text(f"#!/bin/sh\necho try >> {tries}\nwhile [ -e {busy} ]; do /bin/sleep 0.05; done\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    sandbox = Sandbox()
+    assert {_refusal(sandbox, tmp_path) for _ in range(20)} == {"resources"}
+    assert len(tries.read_text().splitlines()) < 20
+    busy.unlink()
+    until(lambda: not _refusal(sandbox, tmp_path), what="a sandbox")
+
+
+def _refusal(sandbox: Sandbox, workspace: Path) -> str:
+    """The reason for which an agent is refused; empty when it is not."""
+    try:
+        sandbox.wrap(_spec("workspace", workspace), _INVOCATION)
+    except LaunchFailed as error:
+        return error.reason
+    return ""
 
 
 READY = """echo '{"type":"progress","message":"ready"}'; """
