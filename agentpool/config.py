@@ -19,7 +19,8 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True):
         cgroups: use cgroup v2 where it can be written.
         preload: modules that the parent of warm ``python`` agents imports once.
         warm_python: start that parent with the worker, not with the first ``python`` agent.
-        ping_interval_s, ping_deadline_s: a worker that has not answered within the deadline is killed.
+        ping_interval_s, ping_deadline_s: a worker that has not answered within the deadline is killed; so is the
+            parent of its warm ``python`` agents.
         worker_restart_limit, worker_restart_window_s: more worker losses than this within the window and
             the lost worker is not replaced until the window has passed.
         aging_s: seconds of waiting that lift a ticket by one priority.
@@ -51,7 +52,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         cgroup_dir: an existing writable directory or None.
-        disk_reserve_bytes: see PoolConfig.
+        disk_reserve_bytes, ping_interval_s, ping_deadline_s: see PoolConfig.
         has_warden: what is in there is killed should supervisor and workers die at once.
     """
 
@@ -62,5 +63,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     preload: tuple[str, ...] = ()
     warm_python: bool = False
     disk_reserve_bytes: int = 0
+    ping_interval_s: float = 2.0
+    ping_deadline_s: float = 15.0
     input_bytes: int = 1 << 20
     outgoing_bytes: int = 4 << 20

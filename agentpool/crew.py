@@ -139,6 +139,8 @@ class Crew:
             preload=self._config.preload,
             warm_python=self._config.warm_python,
             disk_reserve_bytes=self._config.disk_reserve_bytes,
+            ping_interval_s=self._config.ping_interval_s,
+            ping_deadline_s=self._config.ping_deadline_s,
             input_bytes=self._config.input_bytes,
         )
         tether = self._warden.tether if self._warden is not None else -1

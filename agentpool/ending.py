@@ -85,12 +85,14 @@ class Ending:
             self._schedule(SHARED_LOOK_DELAY_S)
 
     def _signal_term(self) -> None:
-        tree = self._attempt.tree
+        attempt, tree = self._attempt, self._attempt.tree
         if tree is not None:
             tree.remember()
-        if self._attempt.pipes is not None:
-            self._attempt.pipes.announce_end()  # before the signal, so that who handles it finds the word there
-        self._attempt.signal_leader(signal.SIGTERM)
+        if attempt.pipes is not None:
+            attempt.pipes.announce_end()  # before the signal, so that who handles it finds the word there
+        is_sandboxed = attempt.spec.sandbox != "none"
+        if tree is None or not (is_sandboxed and tree.terminate_inside()):
+            attempt.signal_leader(signal.SIGTERM)
 
     def _schedule(self, delay_s: float) -> None:
         if self._timer is not None:

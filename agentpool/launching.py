@@ -22,6 +22,8 @@ from agentpool.specs import Limits
 
 #: Room for the CPU-time signal to be handled before the hard limit kills (setrlimit(2), RLIMIT_CPU).
 CPU_HARD_MARGIN_S = 2
+#: What is short for the moment: processes, memory, descriptors.
+PASSING_ERRORS = (errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE)
 FALLBACK_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -212,7 +214,7 @@ def explain(report: bytes, plan: LaunchPlan) -> LaunchFailed:
         if code == errno.E2BIG:
             text = f"{command}: the arguments or the environment are too long: {text}"
             return LaunchFailed("limits", text, command=command, is_permanent=True)
-        if code in (errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE):
+        if code in PASSING_ERRORS:
             return LaunchFailed("resources", f"{command}: {text}", command=command, is_permanent=False)
         hint = " (its interpreter may be missing)" if code == errno.ENOENT else ""
         return LaunchFailed(reason, f"{command}: {text}{hint}", command=command, is_permanent=True)

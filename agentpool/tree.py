@@ -71,6 +71,19 @@ class Tree:
             if entry.pid != self._leader:
                 signal_process(entry.pid, entry.start_ticks, signal.SIGTERM)
 
+    def terminate_inside(self) -> bool:
+        """TERM to what runs inside a sandbox; False when nothing does (yet).
+
+        The leader and its child, the first process inside, are bubblewrap's own: a TERM ends the one, which ends all
+        that is inside at once, and means nothing to the other.
+        """
+        members = self.members()
+        wrappers = {self._leader, *(entry.pid for entry in members if entry.ppid == self._leader)}
+        inside = [entry for entry in members if entry.pid not in wrappers]
+        for entry in inside:
+            signal_process(entry.pid, entry.start_ticks, signal.SIGTERM)
+        return bool(inside)
+
     def kill(self) -> None:
         """KILL every member, those that a fork adds meanwhile included where there is a cgroup."""
         for entry in self.members():

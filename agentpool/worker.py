@@ -145,7 +145,7 @@ class Worker:
     def zygote(self) -> ZygoteLink:
         """The parent of warm agents, started when it is first needed and after it was lost."""
         if self._zygote is None or self._zygote.is_lost:
-            self._zygote = ZygoteLink(self.reactor, self, self.config.preload, has_warden=self.config.has_warden)
+            self._zygote = ZygoteLink(self.reactor, self, self.config)
             self.emit(ZygoteStarted(pid=self._zygote.pid))
         return self._zygote
 

@@ -84,6 +84,8 @@ class Zygote:
             kind, *fields = json.loads(line)
             if kind == "Fork":
                 forks.append(fields)
+            elif kind == "Ping":
+                self._answer([["Pong"]])
             elif fields[0] in self._children:
                 self._signal(*fields)
         self._fork_all(forks)

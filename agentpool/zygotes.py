@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import itertools
+import math
 import os
 import re
 import resource
@@ -16,9 +17,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from agentpool import launching
+from agentpool.config import WorkerConfig
 from agentpool.errors import LaunchFailed
+from agentpool.proctable import read_entry
 from agentpool.reactor import READ, WRITE, Reactor
 from agentpool.runtimes.base import Invocation
+from agentpool.signalling import signal_process
 from agentpool.zygote import READ_BYTES, SOCKET_FD
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 #: Orders sent in one message, with their descriptors (the kernel takes 253): the zygote forks them in one go,
 #: which copies fewer pages, and the first of them waits no longer than a few milliseconds for its answer.
 ORDERS_AT_ONCE = 16
+#: What a zygote may take for its first answer: the imports of the configured modules on a busy machine.
+START_DEADLINE_S = 120.0
 
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", re.ASCII)
 BOOT = (
@@ -58,6 +64,10 @@ class Signal(ZygoteMessage, frozen=True):
     number: int
 
 
+class Ping(ZygoteMessage, frozen=True):
+    """Ask for a sign of life."""
+
+
 class Forked(ZygoteMessage, frozen=True):
     """The agent exists."""
 
@@ -82,8 +92,12 @@ class Left(ZygoteMessage, frozen=True):
     max_rss_bytes: int
 
 
-Order = Fork | Signal
-Answer = Forked | ForkFailed | Left
+class Pong(ZygoteMessage, frozen=True):
+    """The answer to Ping."""
+
+
+Order = Fork | Signal | Ping
+Answer = Forked | ForkFailed | Left | Pong
 
 
 class ZygoteOwner(Protocol):
@@ -99,14 +113,14 @@ class ZygoteOwner(Protocol):
 class ZygoteLink:
     """One zygote. It is started by the constructor; a lost one is not used again.
 
-    ``has_warden``: what is in its agents' cgroups is killed should this process and the supervisor die at once.
+    It is pinged while it has agents or is to make one. One that is silent is continued, since any of its agents can
+    have stopped it; one that stays so for ``ping_deadline_s`` is killed, and its agents with it.
     """
 
-    def __init__(
-        self, reactor: Reactor, owner: ZygoteOwner, preload: tuple[str, ...], *, has_warden: bool = False
-    ) -> None:
+    def __init__(self, reactor: Reactor, owner: ZygoteOwner, config: WorkerConfig) -> None:
         self._reactor = reactor
         self._owner = owner
+        self._config = config
         self._pending: dict[int, Attempt] = {}
         self._running: dict[int, Attempt] = {}
         self._outgoing: deque[tuple[memoryview, tuple[int, ...]]] = deque()
@@ -115,22 +129,28 @@ class ZygoteLink:
         self._decoder = msgspec.json.Decoder[Any](Answer)
         self._next_key = 0
         self._is_flushing = False
+        self._is_watched = False
+        self._has_answered = False
+        self._silent_looks = 0
         self.is_lost = False
         self._sock, theirs = socket.socketpair()
         try:
-            self.pid = self._spawn(theirs.fileno(), preload, has_warden=has_warden)
+            self.pid = self._spawn(theirs.fileno(), config)
         except OSError:
             self._sock.close()
             raise
         finally:
             theirs.close()
+        entry = read_entry(self.pid)
+        self._start_ticks = entry.start_ticks if entry is not None else 0
         self._sock.setblocking(False)
         reactor.watch(self._sock.fileno(), READ, self._on_ready)
 
     @staticmethod
-    def _spawn(sock: int, preload: tuple[str, ...], *, has_warden: bool) -> int:
+    def _spawn(sock: int, config: WorkerConfig) -> int:
         path = msgspec.json.encode([entry for entry in sys.path if entry]).decode()
-        argv = [sys.executable, "-c", BOOT, path, "guarded" if has_warden else "alone", *preload]
+        # Guarded: what is in its agents' cgroups is killed should this process and the supervisor die at once.
+        argv = [sys.executable, "-c", BOOT, path, "guarded" if config.has_warden else "alone", *config.preload]
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         actions = [
             (os.POSIX_SPAWN_DUP2, null, 0),
@@ -159,6 +179,10 @@ class ZygoteLink:
         )
         self._pending[order.key] = attempt
         self._send(order, (ends.stdin, ends.stdout, ends.stderr))
+        if not self._is_watched:
+            self._is_watched = True
+            self._silent_looks = 0
+            self._reactor.later(self._config.ping_interval_s, self._look)
         return pipes
 
     def signal(self, pid: int, number: int) -> None:
@@ -217,6 +241,8 @@ class ZygoteLink:
         try:
             data = self._sock.recv(READ_BYTES)
             if data:
+                self._has_answered = True
+                self._silent_looks = 0
                 *answers, self._rest = (self._rest + data).split(b"\n")
                 for answer in answers:
                     self._take(self._decoder.decode(answer))
@@ -234,10 +260,29 @@ class ZygoteLink:
             attempt.started(answer.pid)
         elif isinstance(answer, ForkFailed):
             self._pending.pop(answer.key).fail_launch(_refused(os.strerror(answer.errno)))
-        else:
+        elif isinstance(answer, Left):
             gone = self._running.pop(answer.pid, None)
             if gone is not None:
                 self._owner.zygote_left(gone, answer)
+
+    def _look(self) -> None:
+        """Count the looks that found no answer rather than seconds: this process may have been stopped as well."""
+        if self.is_lost or not (self._pending or self._running):
+            self._is_watched = False
+            return
+        interval_s, deadline_s = self._config.ping_interval_s, self._config.ping_deadline_s
+        last_look = math.ceil((deadline_s if self._has_answered else START_DEADLINE_S) / interval_s)
+        if self._silent_looks == 0:
+            self._send(Ping(), ())
+        elif self._silent_looks <= last_look:
+            signal_process(self.pid, self._start_ticks, signal.SIGCONT)
+        else:
+            signal_process(self.pid, self._start_ticks, signal.SIGKILL)  # the end of the stream follows
+        if self._silent_looks > last_look + math.ceil(deadline_s / interval_s):
+            self._lose()  # it cannot be killed (uninterruptible sleep)
+            return
+        self._silent_looks += 1
+        self._reactor.later(interval_s, self._look)
 
     def _abandon(self) -> None:
         if self.is_lost:
@@ -249,10 +294,7 @@ class ZygoteLink:
             for fd in fds:
                 os.close(fd)
         self._outgoing.clear()
-        try:
-            os.kill(self.pid, signal.SIGKILL)  # our child, reaped by nobody but this worker
-        except ProcessLookupError:
-            pass
+        signal_process(self.pid, self._start_ticks, signal.SIGKILL)
 
     def _lose(self) -> None:
         self._abandon()
