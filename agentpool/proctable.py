@@ -11,7 +11,11 @@ from agentpool.platforms import IS_LINUX
 
 
 class ProcessEntry(NamedTuple):
-    """One process. ``start_ticks`` with ``pid`` is its identity; ``cpu_ticks`` is its user and system time."""
+    """One process; ``start_ticks`` with ``pid`` is its identity.
+
+    ``cpu_ticks`` is user and system time, its own and that of the children that it has waited for. A zombie's is in
+    its own entry until it is waited for, and in its parent's from then on.
+    """
 
     pid: int
     ppid: int
@@ -48,7 +52,7 @@ def read_entry(pid: int) -> ProcessEntry | None:
         int(fields[3]),
         fields[0].decode("ascii"),
         int(fields[19]),
-        int(fields[11]) + int(fields[12]),
+        sum(map(int, fields[11:15])),
         int(fields[21]),
     )
 

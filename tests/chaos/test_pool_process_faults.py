@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shlex
 import signal
 import stat
 import subprocess
@@ -132,6 +133,15 @@ async def test_a_working_agent_is_not_idle(tmp_path: Path, cgroups: bool) -> Non
             bench.run("talks", *talk, leave(), limits=limits),
         )
         assert [exited.ended_by for exited in exits] == ["", ""]
+
+
+async def test_an_agent_whose_heaviest_child_has_ended_is_not_idle(tmp_path: Path) -> None:
+    """Without cgroups the CPU time of a child that had ended was a mark, and all work below that counted as idling."""
+    burn = "import time\nwhile time.process_time() < {}: pass"
+    command = "; ".join(shlex.join((sys.executable, "-c", burn.format(seconds))) for seconds in (1.6, 1.5))
+    async with local_bench(tmp_path, cgroups=False) as (bench, _):
+        exited = await bench.run("a", argv=("sh", "-c", command + "; exit 3"), limits=Limits(idle_s=1.0), timeout_s=60)
+        assert (exited.ended_by, exited.exit_code) == ("", 3)
 
 
 async def test_wall_limit_ends_an_agent(tmp_path: Path) -> None:
