@@ -29,6 +29,7 @@ from tests.support.pids import stranger_with
 from tests.support.pools import Bench, descriptors_of, is_living, local_bench, stat_of
 from tests.support.processes import processes_with
 from tests.support.waiting import until
+from tests.support.warm import daemon_of, place_of_daemons
 
 pytestmark = pytest.mark.chaos
 
@@ -80,6 +81,30 @@ async def test_fault_2_descendant_without_session_and_environment(tmp_path: Path
         async with asyncio.timeout(10):
             while is_living(pid):
                 await asyncio.sleep(0.05)
+
+
+async def test_fault_2_daemon_of_a_warm_agent(tmp_path: Path, cgroups: bool) -> None:
+    """A daemon of a ``python`` agent, forked and never executed, had its parent's environment, and so no nonce."""
+    place = place_of_daemons(tmp_path)
+    async with local_bench(tmp_path, cgroups=cgroups, workers=1) as (bench, pool):
+        await bench.launch("stays", argv=("daemons:stays",), **place)
+        other = await asyncio.to_thread(daemon_of, tmp_path, "stays")
+        exited = await bench.run("leaves", argv=("daemons:leaves",), **place)
+        assert not is_living(await asyncio.to_thread(daemon_of, tmp_path, "leaves"))
+        assert (exited.exit_code, exited.survivors.count, exited.survivors.swept) == (0, 0, 1)
+        assert is_living(other), "another agent's daemon lives"
+        await pool.kill("stays", grace_s=0)
+        assert (await bench.exited("stays")).survivors.count == 0
+        assert not is_living(other)
+
+
+async def test_fault_2_a_nonce_that_a_warm_agent_cannot_carry_is_refused(tmp_path: Path) -> None:
+    """Prevents an agent whose descendants nobody could know."""
+    async with local_bench(tmp_path, workers=1) as (bench, _):
+        with pytest.raises(LaunchFailed, match="nonce"):
+            await bench.launch("a", argv=("daemons:leaves",), nonce="n" * 257, **place_of_daemons(tmp_path))
+        place = {"nonce": "n" * 254 + "-a", **place_of_daemons(tmp_path)}
+        assert (await bench.run("b", argv=("daemons:leaves",), **place)).survivors.swept == 1
 
 
 async def test_fault_3_a_tree_of_shells_dies_whole(tmp_path: Path, cgroups: bool) -> None:
