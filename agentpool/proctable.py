@@ -133,7 +133,13 @@ def _psutil_entry(pid: int) -> ProcessEntry | None:
             state = "Z" if process.status() == psutil.STATUS_ZOMBIE else "S"
             ticks = int(process.create_time() * 100)
             ppid = process.ppid()
-        return ProcessEntry(pid, ppid, os.getpgid(pid), os.getsid(pid), state, ticks, 0, 0)
+            try:
+                # macOS does not tell what children used: theirs is 0 there.
+                used_s, rss_bytes = sum(process.cpu_times()[:4]), process.memory_info().rss
+            except (psutil.AccessDenied, psutil.ZombieProcess):
+                used_s, rss_bytes = 0.0, 0  # another user's, or dead: not to be known, but there
+        cpu_ticks, rss_pages = round(used_s * os.sysconf("SC_CLK_TCK")), rss_bytes // os.sysconf("SC_PAGE_SIZE")
+        return ProcessEntry(pid, ppid, os.getpgid(pid), os.getsid(pid), state, ticks, cpu_ticks, rss_pages)
     except (psutil.Error, OSError):
         return None
 
