@@ -11,7 +11,11 @@ from agentpool.platforms import IS_LINUX
 
 
 class ProcessEntry(NamedTuple):
-    """One process. ``start_ticks`` with ``pid`` is its identity; ``cpu_ticks`` is its user and system time."""
+    """One process; ``start_ticks`` with ``pid`` is its identity.
+
+    ``cpu_ticks`` is user and system time, its own and that of the children that it has waited for. A zombie's is in
+    its own entry until it is waited for, and in its parent's from then on.
+    """
 
     pid: int
     ppid: int
@@ -48,7 +52,7 @@ def read_entry(pid: int) -> ProcessEntry | None:
         int(fields[3]),
         fields[0].decode("ascii"),
         int(fields[19]),
-        int(fields[11]) + int(fields[12]),
+        sum(map(int, fields[11:15])),
         int(fields[21]),
     )
 
@@ -129,7 +133,13 @@ def _psutil_entry(pid: int) -> ProcessEntry | None:
             state = "Z" if process.status() == psutil.STATUS_ZOMBIE else "S"
             ticks = int(process.create_time() * 100)
             ppid = process.ppid()
-        return ProcessEntry(pid, ppid, os.getpgid(pid), os.getsid(pid), state, ticks, 0, 0)
+            try:
+                # macOS does not tell what children used: theirs is 0 there.
+                used_s, rss_bytes = sum(process.cpu_times()[:4]), process.memory_info().rss
+            except (psutil.AccessDenied, psutil.ZombieProcess):
+                used_s, rss_bytes = 0.0, 0  # another user's, or dead: not to be known, but there
+        cpu_ticks, rss_pages = round(used_s * os.sysconf("SC_CLK_TCK")), rss_bytes // os.sysconf("SC_PAGE_SIZE")
+        return ProcessEntry(pid, ppid, os.getpgid(pid), os.getsid(pid), state, ticks, cpu_ticks, rss_pages)
     except (psutil.Error, OSError):
         return None
 

@@ -31,7 +31,8 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         agent_id: whose attempt it is.
         attempt: 1 for the first.
-        nonce: unguessable; also in the environment, so that a process found later can be told to be ours.
+        nonce: unguessable; also in the environment, so that a process found later can be told to be ours. For
+            ``python`` at most 256 bytes.
         runtime: name of a runtime of ``agentpool.runtimes`` (``jsonl``, ``text``, ``python``, ...).
         argv: program and arguments; for ``python`` one item, ``module:function``.
         env: the whole environment, nothing is added.

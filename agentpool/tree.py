@@ -48,6 +48,7 @@ class Tree:
         self._reaper = reaper
         self._is_leader = is_leader
         self._is_number_reused = False
+        self._buried_ticks = 0
         self._seen: dict[int, int] = {}
         self._swept: set[tuple[int, int]] = set()
 
@@ -105,9 +106,23 @@ class Tree:
             self._seen[entry.pid] = entry.start_ticks
         return found
 
-    def cpu_ticks(self) -> int:
-        """CPU time of the living members in clock ticks."""
-        return sum(entry.cpu_ticks for entry in self.members())
+    def bury(self, orphan: ProcessEntry) -> bool:
+        """Whether a zombie that the reaper is about to wait for was a member; its CPU time is kept then."""
+        is_ours = self._is_in_session(orphan) or self._seen.get(orphan.pid) == orphan.start_ticks
+        if is_ours:
+            self._buried_ticks += orphan.cpu_ticks
+        return is_ours
+
+    def cpu_ticks(self, *, max_age_s: float = SNAPSHOT_AGE_S) -> int:
+        """CPU time of the tree in clock ticks: of the members and all that they, or the reaper, waited for.
+
+        Not of what ended while its parent ignored SIGCHLD, for that is nowhere. An orphan that was buried since the
+        table was read, at most ``max_age_s`` ago, is counted twice.
+        """
+        found = self._find(max_age_s)
+        for entry in found:
+            self._seen[entry.pid] = entry.start_ticks
+        return self._buried_ticks + sum(entry.cpu_ticks for entry in found)
 
     def survivors(self, *, was_empty: bool = False) -> Survivors:
         """What is left now, how that was checked, and how many were killed beside the leader.
@@ -126,12 +141,16 @@ class Tree:
         return entry if entry is not None and entry.state not in "ZX" else None
 
     def _search(self) -> list[ProcessEntry]:
-        entries = self._table.entries(since=time.monotonic() - SNAPSHOT_AGE_S)
+        return [entry for entry in self._find() if entry.state not in "ZX"]
+
+    def _find(self, max_age_s: float = SNAPSHOT_AGE_S) -> list[ProcessEntry]:
+        """The members; zombies too, where a member is their parent."""
+        entries = self._table.entries(since=time.monotonic() - max_age_s)
         self._note_reuse(entries.get(self._leader))
         found = {pid for pid, entry in entries.items() if self._belongs(entry)}
         found |= descendants(entries, found)
-        living = (entries[pid] for pid in found if not (pid != self._leader and self._is_leader(pid)))
-        return [entry for entry in living if entry.state not in "ZX" and entry.start_ticks >= self._start_ticks]
+        members = (entries[pid] for pid in found if not (pid != self._leader and self._is_leader(pid)))
+        return [entry for entry in members if entry.start_ticks >= self._start_ticks]
 
     def _note_reuse(self, entry: ProcessEntry | None) -> None:
         # The kernel gives a number away only when no session and no group has it any more: from then on whoever
@@ -139,10 +158,13 @@ class Tree:
         if entry is not None and self._start_ticks and entry.start_ticks != self._start_ticks:
             self._is_number_reused = True
 
+    def _is_in_session(self, entry: ProcessEntry) -> bool:
+        return not self._is_number_reused and self._leader in (entry.session, entry.group, entry.pid)
+
     def _belongs(self, entry: ProcessEntry) -> bool:
         if entry.start_ticks < self._start_ticks or entry.state in "ZX":
             return False
-        if not self._is_number_reused and self._leader in (entry.session, entry.group, entry.pid):
+        if self._is_in_session(entry):
             return True
         if self._seen.get(entry.pid) == entry.start_ticks:
             return True

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from agentpool.reactor import Timer
 from agentpool.specs import Limits
+from agentpool.tree import SNAPSHOT_AGE_S
 
 if TYPE_CHECKING:
     from agentpool.attempt import Attempt
@@ -65,7 +66,8 @@ class Watchdog:
         if pipes is not None:
             # An agent whose output is not being read for the moment may be waiting for exactly that.
             self._idle_since = now if pipes.is_throttled else max(self._idle_since, pipes.last_output_at)
-        self._last_cpu_s, self._looked_at = max(cpu_s, self._last_cpu_s), now
+        # As it is, also where it is less than before: a higher mark would hide what is used from here on.
+        self._last_cpu_s, self._looked_at = cpu_s, now
         if now - self._idle_since >= limit_s:
             self._end("idle_limit")
         else:
@@ -80,7 +82,8 @@ class Watchdog:
             self._end_now("process_limit")
         elif limits.memory_bytes is not None and self._rss_bytes([m.rss_pages for m in members]) > limits.memory_bytes:
             self._end_now("memory_limit")
-        elif limits.cpu_s is not None and self._cpu_s() > limits.cpu_s:
+        elif limits.cpu_s is not None and self._cpu_s() > limits.cpu_s and self._cpu_s(max_age_s=0.0) > limits.cpu_s:
+            # Looked at twice: who is waited for while the table is read may be counted there and with its parent.
             self._end("cpu_limit")
         else:
             self._later("sums", SUM_INTERVAL_S, self._look_sums)
@@ -94,8 +97,9 @@ class Watchdog:
     def _rss_bytes(pages: list[int]) -> int:
         return sum(pages) * os.sysconf("SC_PAGE_SIZE")
 
-    def _cpu_s(self) -> float:
+    def _cpu_s(self, *, max_age_s: float = SNAPSHOT_AGE_S) -> float:
         attempt = self._attempt
         if attempt.leaf is not None:
             return attempt.leaf.cpu_usec() / 1e6
-        return attempt.tree.cpu_ticks() / os.sysconf("SC_CLK_TCK") if attempt.tree is not None else 0.0
+        ticks = attempt.tree.cpu_ticks(max_age_s=max_age_s) if attempt.tree is not None else 0
+        return ticks / os.sysconf("SC_CLK_TCK")

@@ -242,6 +242,8 @@ class Worker:
             attempt = self._leaders.get(pid)
             if attempt is not None:
                 attempt.before_reap()
+            elif pid and self.config.cgroup_dir is None:
+                self._note_orphan(pid)
             try:
                 pid, status, usage = os.wait4(pid or -1, 0 if pid else os.WNOHANG)
             except ChildProcessError:
@@ -260,6 +262,15 @@ class Worker:
                     max_rss_bytes=max_rss_bytes(usage.ru_maxrss),
                 )
             )
+
+    def _note_orphan(self, pid: int) -> None:
+        """Keep the CPU time of a zombie for its agent's limits: nobody of its tree waits for it."""
+        entry = read_entry(pid)
+        if entry is None:
+            return
+        for attempt in self._attempts.values():
+            if attempt.tree is not None and attempt.tree.bury(entry):
+                return
 
     def zygote_left(self, attempt: Attempt, left: Left) -> None:
         """A warm agent ended."""

@@ -1,9 +1,12 @@
 """The warm parent: a lean single-threaded process that forks Python agents with their modules loaded.
 
 It has its own address space, made by exec: nothing of the supervisor's or a worker's memory is in it. It starts with
-an environment of its own and drops it before the first fork. It is told what to fork over a socket and reports
-each exit; when the socket closes, it ends, and its children are killed: by the kernel (PDEATHSIG), or by whoever sees
-the end, in their cgroups.
+an environment of its own and drops it before the first fork. What the system shows as a process's environment are the
+bytes that it was executed with, though, and forks inherit those: so they hold a blank, ``MARK_NAME``, into which the
+nonce of each agent is written before its fork, and all that descends from an agent is known by it.
+
+It is told what to fork over a socket and reports each exit; when the socket closes, it ends, and its children are
+killed: by the kernel (PDEATHSIG), or by whoever sees the end, in their cgroups.
 
 Each page that it holds costs every agent: the fork copies its entry, the exit drops it, and a write in between copies
 the page. So it imports what agents need and little else (no ``msgspec``, ``typing`` or ``traceback``): orders and
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 # ``signal`` turns each answer into an enum or an exception, which costs every agent 57 copied pages.
 import _signal  # type: ignore[import-not-found]
+import ctypes
 import gc
 import importlib
 import json
@@ -37,6 +41,9 @@ HIGHEST_FD = 1 << 30 if IS_LINUX else 4096
 READ_BYTES = 256 << 10
 #: Descriptors that come with each order to fork: stdin, stdout, stderr.
 FDS_PER_FORK = 3
+#: Where agents' nonces are in the environment that the zygote was started with, and the room for one.
+MARK_NAME = "AGENTPOOL_NONCE"
+MARK_BYTES = 256
 #: CPython specializes code that has run 8 times (PEP 659); one more lets it run specialized.
 REHEARSALS = 9
 
@@ -44,9 +51,10 @@ REHEARSALS = 9
 class Zygote:
     """The loop of the process."""
 
-    def __init__(self, sock: socket.socket, flags: ProcessFlags, *, is_guarded: bool) -> None:
+    def __init__(self, sock: socket.socket, flags: ProcessFlags, mark: Any, *, is_guarded: bool) -> None:
         self._sock = sock
         self._flags = flags
+        self._mark = mark
         self._is_guarded = is_guarded
         self._rest = b""
         self._fds: list[int] = []
@@ -110,11 +118,13 @@ class Zygote:
         if not orders:
             return
         stdio = [self._take_fds() for _ in orders]
+        nonces = [order.pop().encode().ljust(MARK_BYTES, b"\0") for order in orders]
         pids = []
         parent = os.getpid()
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         _signal.set_wakeup_fd(-1)
-        for order, fds in zip(orders, stdio, strict=True):
+        for order, fds, nonce in zip(orders, stdio, nonces, strict=True):
+            self._mark.raw = nonce
             try:
                 pid = os.fork()
             except OSError as error:
@@ -123,6 +133,7 @@ class Zygote:
             if pid == 0:
                 self._become(order, fds, parent)
             pids.append(pid)
+        self._mark.raw = bytes(MARK_BYTES)  # it is no agent itself
         for fds in stdio:
             for fd in fds:
                 os.close(fd)
@@ -207,6 +218,19 @@ def enter(stdio: list[int], first_closed: int, env: dict[str, str], cwd: str) ->
     sys.path.insert(0, cwd)
 
 
+def find_mark() -> Any:
+    """The value of MARK_NAME in the environment that this process was started with, to be written to.
+
+    Raises RuntimeError where there is none, or one of another length.
+    """
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_void_p
+    address = getenv(MARK_NAME.encode())
+    if not address or len(ctypes.string_at(address)) != MARK_BYTES:
+        raise RuntimeError(f"a zygote is started with {MARK_BYTES} bytes of {MARK_NAME}")
+    return (ctypes.c_char * MARK_BYTES).from_address(address)
+
+
 def next_exited() -> int | None:
     """The pid of a child that has exited, left as a zombie; None when there is none.
 
@@ -260,6 +284,7 @@ def main(preload: list[str], *, is_guarded: bool) -> None:
     need no death signal.
     """
     flags = ProcessFlags()
+    mark = find_mark()  # before the environment is changed
     become_agent("/", ((resource.RLIMIT_CORE, 0, 0),), 0, os.devnull, flags, os.getppid())
     # Here, once: those that Python handles or ignores, and those that were ignored before the sidecar (``nohup``, a
     # shell's ``&``). The two that must not end the zygote are blocked, so that an agent has one call less for each.
@@ -281,5 +306,5 @@ def main(preload: list[str], *, is_guarded: bool) -> None:
     gc.collect()
     gc.disable()
     gc.freeze()
-    Zygote(sock, flags, is_guarded=is_guarded).run()
+    Zygote(sock, flags, mark, is_guarded=is_guarded).run()
     os._exit(0)

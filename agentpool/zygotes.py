@@ -23,7 +23,7 @@ from agentpool.proctable import read_entry
 from agentpool.reactor import READ, WRITE, Reactor
 from agentpool.runtimes.base import Invocation
 from agentpool.signalling import signal_process
-from agentpool.zygote import READ_BYTES, SOCKET_FD
+from agentpool.zygote import MARK_BYTES, MARK_NAME, READ_BYTES, SOCKET_FD
 
 if TYPE_CHECKING:
     from agentpool.attempt import Attempt
@@ -46,7 +46,7 @@ class ZygoteMessage(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Fork(ZygoteMessage, frozen=True):
-    """Fork an agent; the fields are those of LaunchPlan, without the limit that the zygote has itself."""
+    """Fork an agent; the fields are the nonce and those of LaunchPlan, without the limit that the zygote has itself."""
 
     key: int
     target: str
@@ -55,6 +55,7 @@ class Fork(ZygoteMessage, frozen=True):
     rlimits: tuple[tuple[int, int, int], ...]
     nice: int
     entrance: str | None
+    nonce: str
 
 
 class Signal(ZygoteMessage, frozen=True):
@@ -159,6 +160,7 @@ class ZygoteLink:
         ]
         # Bound now, once, instead of by each agent at its first call of a function.
         env = {"PATH": os.environ.get("PATH", launching.FALLBACK_PATH), "LC_ALL": "C.UTF-8", "LD_BIND_NOW": "1"}
+        env[MARK_NAME] = "-" * MARK_BYTES
         try:
             return os.posix_spawn(sys.executable, argv, env, file_actions=actions)
         finally:
@@ -166,6 +168,9 @@ class ZygoteLink:
 
     def fork(self, plan: launching.LaunchPlan, attempt: Attempt) -> launching.Pipes:
         """Order an agent; ``attempt.started`` or ``attempt.fail_launch`` follows. Raises LaunchFailed, OSError."""
+        if len(attempt.spec.nonce.encode()) > MARK_BYTES:
+            text = f"{plan.argv[0]}: the nonce is longer than {MARK_BYTES} bytes"
+            raise LaunchFailed("limits", text, command=plan.argv[0], is_permanent=True)
         pipes, ends = launching.open_pipes(has_stdin=plan.has_stdin)
         self._next_key += 1
         order = Fork(
@@ -176,6 +181,7 @@ class ZygoteLink:
             rlimits=tuple(limit for limit in plan.rlimits if limit[0] != resource.RLIMIT_CORE),
             nice=plan.nice,
             entrance=plan.entrance,
+            nonce=attempt.spec.nonce,
         )
         self._pending[order.key] = attempt
         self._send(order, (ends.stdin, ends.stdout, ends.stderr))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shlex
 import signal
 import stat
 import subprocess
@@ -28,6 +29,7 @@ from tests.support.pids import stranger_with
 from tests.support.pools import Bench, descriptors_of, is_living, local_bench, stat_of
 from tests.support.processes import processes_with
 from tests.support.waiting import until
+from tests.support.warm import daemon_of, place_of_daemons
 
 pytestmark = pytest.mark.chaos
 
@@ -81,6 +83,30 @@ async def test_fault_2_descendant_without_session_and_environment(tmp_path: Path
                 await asyncio.sleep(0.05)
 
 
+async def test_fault_2_daemon_of_a_warm_agent(tmp_path: Path, cgroups: bool) -> None:
+    """A daemon of a ``python`` agent, forked and never executed, had its parent's environment, and so no nonce."""
+    place = place_of_daemons(tmp_path)
+    async with local_bench(tmp_path, cgroups=cgroups, workers=1) as (bench, pool):
+        await bench.launch("stays", argv=("daemons:stays",), **place)
+        other = await asyncio.to_thread(daemon_of, tmp_path, "stays")
+        exited = await bench.run("leaves", argv=("daemons:leaves",), **place)
+        assert not is_living(await asyncio.to_thread(daemon_of, tmp_path, "leaves"))
+        assert (exited.exit_code, exited.survivors.count, exited.survivors.swept) == (0, 0, 1)
+        assert is_living(other), "another agent's daemon lives"
+        await pool.kill("stays", grace_s=0)
+        assert (await bench.exited("stays")).survivors.count == 0
+        assert not is_living(other)
+
+
+async def test_fault_2_a_nonce_that_a_warm_agent_cannot_carry_is_refused(tmp_path: Path) -> None:
+    """Prevents an agent whose descendants nobody could know."""
+    async with local_bench(tmp_path, workers=1) as (bench, _):
+        with pytest.raises(LaunchFailed, match="nonce"):
+            await bench.launch("a", argv=("daemons:leaves",), nonce="n" * 257, **place_of_daemons(tmp_path))
+        place = {"nonce": "n" * 254 + "-a", **place_of_daemons(tmp_path)}
+        assert (await bench.run("b", argv=("daemons:leaves",), **place)).survivors.swept == 1
+
+
 async def test_fault_3_a_tree_of_shells_dies_whole(tmp_path: Path, cgroups: bool) -> None:
     """Prevents wrappers (npm, sh) whose real command goes on after them."""
     tree = "sh -c 'sleep 600 & sleep 600' & sh -c \"sh -c 'sleep 600'\" & echo '{\"type\":\"heartbeat\"}'; wait"
@@ -132,6 +158,15 @@ async def test_a_working_agent_is_not_idle(tmp_path: Path, cgroups: bool) -> Non
             bench.run("talks", *talk, leave(), limits=limits),
         )
         assert [exited.ended_by for exited in exits] == ["", ""]
+
+
+async def test_an_agent_whose_heaviest_child_has_ended_is_not_idle(tmp_path: Path) -> None:
+    """Without cgroups the CPU time of a child that had ended was a mark, and all work below that counted as idling."""
+    burn = "import time\nwhile time.process_time() < {}: pass"
+    command = "; ".join(shlex.join((sys.executable, "-c", burn.format(seconds))) for seconds in (1.6, 1.5))
+    async with local_bench(tmp_path, cgroups=False) as (bench, _):
+        exited = await bench.run("a", argv=("sh", "-c", command + "; exit 3"), limits=Limits(idle_s=1.0), timeout_s=60)
+        assert (exited.ended_by, exited.exit_code) == ("", 3)
 
 
 async def test_wall_limit_ends_an_agent(tmp_path: Path) -> None:

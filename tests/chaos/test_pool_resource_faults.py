@@ -187,6 +187,41 @@ async def test_cpu_limit_ends_a_burner_that_ignores_it(tmp_path: Path, cgroups: 
         assert exited.survivors.count == 0
 
 
+#: So many children as the first argument says, one after the other, that each use 0.3 s of CPU: waited for, orphaned,
+#: or orphaned in a session of their own.
+BURNERS = """
+import os, sys, time
+count, how = int(sys.argv[1]), sys.argv[2]
+for _ in range(count):
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        if how == "elsewhere":
+            os.setsid()
+        if how != "waited" and os.fork():
+            os._exit(0)
+        while time.process_time() < 0.3:
+            pass
+        os._exit(0)
+    os.wait()
+    os.close(writer)
+    os.read(reader, 1)
+    os.close(reader)
+time.sleep(0.6)
+"""
+
+
+@pytest.mark.parametrize("how", ["waited", "orphaned", "elsewhere"])
+async def test_cpu_limit_counts_what_has_ended_once(tmp_path: Path, how: str) -> None:
+    """Without cgroups an agent whose children each stayed below its limit used CPU without end."""
+    async with local_bench(tmp_path, workers=1, cgroups=False) as (bench, _):
+        many, few = (sys.executable, "-c", BURNERS, "20", how), (sys.executable, "-c", BURNERS, "2", how)
+        exits = await asyncio.gather(
+            bench.run("many", argv=many, limits=Limits(cpu_s=1), grace_s=0.2, timeout_s=60),
+            bench.run("few", argv=few, limits=Limits(cpu_s=1), timeout_s=60),
+        )
+        assert [(exited.ended_by, exited.survivors.count) for exited in exits] == [("cpu_limit", 0), ("", 0)]
+
+
 async def test_limits_reach_the_process(tmp_path: Path) -> None:
     """Prevents limits that are accepted and never set."""
     limits = Limits(open_files=64, file_size_bytes=1 << 20, cpu_s=50, nice=5)
