@@ -115,18 +115,16 @@ class OutputLog:
         self._file_bytes = max(file_bytes, MIN_FILE_BYTES, cap_bytes // MAX_FILES)
         self._file_start = 0
         self._fd = self._open(0)
-        self.start = os.lseek(self._fd, 0, os.SEEK_END)
-        if self.start:  # an earlier attempt wrote here: go on in its last file
-            self._file_start = log_starts(record_dir, stream)[-1]
-            if self._file_start:
-                os.close(self._fd)
-                self._fd = self._open(self._file_start)
-                self.start = self._file_start + os.lseek(self._fd, 0, os.SEEK_END)
+        try:
+            self.start = self._find_end()
+            self._ration = rations.of(self._fd) if rations is not None else None
+        except OSError:
+            self.close()
+            raise
         self.position = self.start
         self.received_bytes = 0
         self.truncated_at: int | None = None
         self.truncated_by = ""
-        self._ration = rations.of(self._fd) if rations is not None else None
         self._cap = cap_bytes
 
     def write(self, data: bytes | memoryview) -> None:
@@ -169,14 +167,28 @@ class OutputLog:
     def _open(self, first_byte: int) -> int:
         path = log_path(self._record_dir, self._stream, first_byte)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode):
+        try:
+            mode = os.fstat(fd).st_mode
+            if not stat.S_ISREG(mode):
+                # A planted FIFO would block us.
+                raise OSError(errno.EINVAL, f"{os.path.basename(path)} is not a regular file")
+            if stat.S_IMODE(mode) != 0o600:  # an earlier one's, or a mask's work
+                os.fchmod(fd, 0o600)
+        except OSError:
             os.close(fd)
-            # A planted FIFO would block us.
-            raise OSError(errno.EINVAL, f"{os.path.basename(path)} is not a regular file")
-        if stat.S_IMODE(mode) != 0o600:  # an earlier one's, or a mask's work
-            os.fchmod(fd, 0o600)
+            raise
         return fd
+
+    def _find_end(self) -> int:
+        """Where the stream ends now; what an earlier attempt wrote is gone on with in its last file. Raises OSError."""
+        end = os.lseek(self._fd, 0, os.SEEK_END)
+        if end:
+            self._file_start = log_starts(self._record_dir, self._stream)[-1]
+            if self._file_start:
+                self.close()
+                self._fd = self._open(self._file_start)
+                end = self._file_start + os.lseek(self._fd, 0, os.SEEK_END)
+        return end
 
     def _room_in_file(self) -> int:
         """What the present file still takes, at least 1: a full one is followed by the next. Raises OSError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from agentpool.pump import Pump
 from agentpool.reactor import Reactor
 from agentpool.streams import OutputLog
 from tests.support.disks import NoSmallDisk, fill, free_bytes, small_disk
+
+NOBODY = 65534
 
 
 def test_want_of_descriptors_loses_no_output(tmp_path: Path) -> None:
@@ -38,6 +41,44 @@ def test_want_of_descriptors_loses_no_output(tmp_path: Path) -> None:
     assert log.truncated_at is None
     assert streams.read_stream(str(tmp_path), "stdout", 0, 1 << 20) == b"".join(parts)
     assert len(streams.log_starts(str(tmp_path), "stdout")) >= 3
+
+
+def test_a_log_that_cannot_be_opened_keeps_no_descriptor(tmp_path: Path) -> None:
+    """Each try of a second attempt in a process at its limit of descriptors took one more for good."""
+    first = OutputLog(str(tmp_path), "stdout", cap_bytes=1 << 20)
+    first.write(b"what the first attempt said")
+    first.close()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            OutputLog(str(tmp_path), "stdout", cap_bytes=1 << 20)
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave a file to somebody who does not own it")
+def test_a_log_of_somebody_elses_keeps_no_descriptor() -> None:
+    """Where its mode could not be set, the descriptor stayed open."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o777)  # not in ``tmp_path``, whose parents are private
+        log = Path(directory) / "stdout.log"
+        log.touch()
+        log.chmod(0o666)
+        before = os.open(os.devnull, os.O_RDONLY)
+        os.close(before)
+        os.seteuid(NOBODY)
+        try:
+            with pytest.raises(PermissionError):
+                OutputLog(directory, "stdout", cap_bytes=1 << 20)
+        finally:
+            os.seteuid(0)
+        after = os.open(os.devnull, os.O_RDONLY)
+        os.close(after)
+        assert after == before
 
 
 @pytest.fixture
