@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 
 from agentpool.disk import Rations
 from agentpool.platforms import IS_LINUX
@@ -25,8 +26,6 @@ MAX_FILES = 1024
 #: took up to twice the time. All others keep the kernel's 64 KiB, because an unprivileged user who holds more than
 #: 64 MiB of pipe memory gets tiny pipes.
 BIG_PIPE_BYTES = 256 << 10
-#: The most that an unprivileged agent can make of its own pipe (the default of /proc/sys/fs/pipe-max-size).
-MAX_PIPE_BYTES = 1 << 20
 DEFAULT_PIPE_BYTES = 64 << 10
 F_SETPIPE_SZ = 1031  # <linux/fcntl.h>; the fcntl module has it from Python 3.10 on Linux only
 
@@ -237,3 +236,11 @@ def enlarge(pipe: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def held_bytes(pipe: int) -> int:
+    """What a pipe holds now. Raises OSError."""
+    import fcntl
+    import termios
+
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
