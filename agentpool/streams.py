@@ -11,12 +11,16 @@ import errno
 import os
 import stat
 import sys
+from typing import NamedTuple
 
 from agentpool.disk import Rations
 from agentpool.platforms import IS_LINUX
 
+STREAMS = ("stdout", "stderr")
 READ_BYTES = 256 << 10
 TAIL_BYTES = 4096
+#: More than the mark of a truncation ever holds: two positions and a word.
+MARK_BYTES = 64
 #: A log file's size where no limit says otherwise: a quarter of the usual cap.
 DEFAULT_FILE_BYTES = 256 << 20
 #: No file is smaller, and no stream has more files, whatever a limit says: directories stay readable.
@@ -74,22 +78,60 @@ def end_of_stream(record_dir: str, stream: str) -> int:
 
 
 def _read_file(record_dir: str, stream: str, start: int, offset: int, limit_bytes: int) -> bytes:
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = _open_to_read(log_path(record_dir, stream, start))
+    if fd is None:
+        return b""
     try:
-        fd = os.open(log_path(record_dir, stream, start), flags)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP):
-            return b""
-        raise
-    try:
-        # Whatever else an agent put there in place of a file is not its output.
-        return os.pread(fd, limit_bytes, offset - start) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        return os.pread(fd, limit_bytes, offset - start)
     finally:
         os.close(fd)
 
 
+def _open_to_read(path: str) -> int | None:
+    """A file's descriptor; None without one: whatever else an agent put there in its place is not its output."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return None
+        raise
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    return None
+
+
+class Truncation(NamedTuple):
+    """From which byte on a stream was not kept.
+
+    ``by`` says why, ``cap`` or ``disk``; ``begin`` is the first byte of the attempt that was cut, None when the disk
+    did not even take that.
+    """
+
+    at: int
+    by: str
+    begin: int | None
+
+
+def find_truncation(record_dir: str, stream: str) -> Truncation | None:
+    """Where a stream was cut; None when nothing is missing at its end. Raises OSError."""
+    fd = _open_to_read(truncation_path(record_dir, stream))
+    if fd is None:
+        return None
+    try:
+        mark = os.read(fd, MARK_BYTES)
+    finally:
+        os.close(fd)
+    end = end_of_stream(record_dir, stream)
+    try:
+        at, by, begin = mark.decode("ascii").split()
+        return Truncation(end, by, int(begin)) if int(at) >= end else None  # else the next attempt has just begun
+    except ValueError:
+        return Truncation(end, "disk", None)  # which took the mark's name and not what it says
+
+
 def truncation_path(record_dir: str, stream: str) -> str:
-    """The file that holds the byte from which a capped stream was not kept; it exists only then."""
+    """The mark of a stream that was cut: from which byte, why, and the first byte of the attempt."""
     return os.path.join(record_dir, f"{stream}.truncated")
 
 
@@ -143,6 +185,8 @@ class OutputLog:
             if not written:
                 self._truncate("disk")
                 return
+            if self.position == self.start:
+                self._remove_mark()
             self.position += written
             view = view[written:]
         if len(data) > room:
@@ -207,18 +251,25 @@ class OutputLog:
     def _allowed(self, size: int) -> int:
         return size if self._ration is None else self._ration.take(self._fd, size)
 
+    def _remove_mark(self) -> None:
+        """There is room again: the stream does not end where an earlier attempt was cut."""
+        try:
+            os.unlink(truncation_path(self._record_dir, self._stream))
+        except OSError:
+            pass  # there is none, as nearly always
+
     def _truncate(self, reason: str) -> None:
         self.truncated_at, self.truncated_by = self.position, reason
         try:
             fd = os.open(
                 truncation_path(self._record_dir, self._stream),
-                os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC,
+                os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
                 0o600,
             )
         except OSError:
             return  # a full disk may refuse this too; the end of the attempt tells it as well
         try:
-            os.write(fd, str(self.position).encode())
+            os.write(fd, f"{self.position} {reason} {self.start}".encode())
         except OSError:
             pass
         finally:

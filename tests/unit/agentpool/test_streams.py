@@ -12,6 +12,7 @@ import pytest
 
 from agentpool import streams
 from agentpool.disk import RATION_BYTES, Rations
+from agentpool.local import read_log
 from agentpool.pump import Pump
 from agentpool.reactor import Reactor
 from agentpool.streams import OutputLog
@@ -167,3 +168,39 @@ def test_room_is_measured_once_for_many_small_writes(tmp_path: Path, monkeypatch
     log.close()
     assert log.position == 70_000
     assert 1 <= len(looks) <= 70_000 // RATION_BYTES + 1
+
+
+def test_a_stream_that_was_gone_on_with_is_not_cut_where_it_was_before(disk: Path) -> None:
+    """All that a second attempt wrote when there was room again was served as a stream that ends before it."""
+
+    def attempt(says: bytes) -> None:
+        log = OutputLog(str(disk), "stdout", 1 << 20, rations=Rations(256 << 20))
+        log.write(says)
+        log.close()
+
+    attempt(b"x" * 1000)
+    filler = fill(disk)
+    attempt(b"lost")
+    assert read_log(str(disk), "stdout", 0, 1 << 20).truncated_at == 1000
+    filler.unlink()
+    attempt(b"y" * 8000)
+    chunk = read_log(str(disk), "stdout", 0, 1 << 20)
+    assert (len(chunk.data), chunk.truncated_at) == (9000, None)
+
+
+@pytest.mark.parametrize("mark", [b"", b"10", b"9" * 100, b"x disk 0", b"\xff"])
+def test_a_mark_that_says_nothing_is_of_the_end(tmp_path: Path, mark: bytes) -> None:
+    """A full disk took the mark's file and not what it says: everything seemed to be cut from byte 0 on."""
+    (tmp_path / "stdout.log").write_bytes(b"kept")
+    Path(streams.truncation_path(str(tmp_path), "stdout")).write_bytes(mark)
+    assert streams.find_truncation(str(tmp_path), "stdout") == (4, "disk", None)
+
+
+def test_nobody_waits_for_what_is_in_a_marks_place(tmp_path: Path) -> None:
+    """A FIFO there held up whoever read the output, and the worker when the stream was cut."""
+    os.mkfifo(streams.truncation_path(str(tmp_path), "stdout"))
+    log = OutputLog(str(tmp_path), "stdout", cap_bytes=0)
+    log.write(b"lost")
+    log.close()
+    assert log.truncated_at == 0
+    assert read_log(str(tmp_path), "stdout", 0, 100).truncated_at is None
