@@ -19,9 +19,8 @@ from agentpool.reactor import WRITE, Reactor
 from agentpool.runtimes import LineParser, Runtime
 from agentpool.specs import LaunchSpec
 from agentpool.stdin import StdinQueue
-from agentpool.streams import OutputLog, log_path
+from agentpool.streams import STREAMS, OutputLog, log_path
 
-STREAMS = ("stdout", "stderr")
 #: The native protocol's word that the agent is being ended.
 SHUTDOWN = b'{"type":"shutdown"}'
 

@@ -15,9 +15,9 @@ from agentpool.attempt import leaf_name
 from agentpool.config import PoolConfig, WorkerConfig
 from agentpool.errors import PoolError
 from agentpool.handle import Kept, WorkerHandle
-from agentpool.messages import AgentExited, Fact, Shutdown, Usage, WorkerLost
+from agentpool.lost import lost_exit
+from agentpool.messages import AgentExited, Fact, Shutdown, WorkerLost
 from agentpool.platforms import worker_count
-from agentpool.streams import TAIL_BYTES, end_of_stream, read_stream
 from agentpool.warden import Warden
 
 log = structlog.get_logger(__name__)
@@ -242,7 +242,20 @@ class Crew:
             if agent.started is None:
                 self._on_abandoned(agent_id)
             else:
-                self._on_fact(handle, await asyncio.to_thread(lost_exit, agent, swept[agent_id]))
+                self._on_fact(handle, await asyncio.to_thread(self._exit_of, agent, swept[agent_id]))
+
+    @staticmethod
+    def _exit_of(agent: Kept, swept: settling.Swept) -> AgentExited:
+        return lost_exit(
+            agent_id=agent.spec.agent_id,
+            attempt=agent.spec.attempt,
+            record_dir=agent.spec.record_dir,
+            output_begins=agent.spec.output_begins,
+            ended_by="worker_lost",
+            survivors=swept.survivors,
+            cpu_seconds=swept.cpu_seconds,
+            max_rss_bytes=swept.max_rss_bytes,
+        )
 
     def _keepless(self, agent: Kept) -> settling.Keepless:
         started = agent.started
@@ -265,32 +278,3 @@ class Crew:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("pool.task.failed", exc_info=task.exception())
-
-
-def lost_exit(agent: Kept, swept: settling.Swept) -> AgentExited:
-    """The end of an agent whose worker died: its logs say how far it came, its exit code is not known."""
-    tails, sizes = {}, {}
-    for stream in ("stdout", "stderr"):
-        try:
-            sizes[stream] = end_of_stream(agent.spec.record_dir, stream)
-            start = max(0, sizes[stream] - TAIL_BYTES)
-            tails[stream] = read_stream(agent.spec.record_dir, stream, start, TAIL_BYTES)
-        except OSError:
-            tails[stream], sizes[stream] = b"", 0
-    return AgentExited(
-        agent_id=agent.spec.agent_id,
-        attempt=agent.spec.attempt,
-        exit_code=None,
-        signal=None,
-        ended_by="worker_lost",
-        terminal=b"",
-        usage=Usage(
-            cpu_seconds=swept.cpu_seconds,
-            max_rss_bytes=swept.max_rss_bytes,
-            stdout_bytes=sizes["stdout"],
-            stderr_bytes=sizes["stderr"],
-        ),
-        survivors=swept.survivors,
-        stdout_tail=tails["stdout"],
-        stderr_tail=tails["stderr"],
-    )

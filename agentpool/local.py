@@ -33,13 +33,12 @@ from agentpool.messages import (
 from agentpool.platforms import ProcessFlags, raise_descriptor_limit
 from agentpool.scheduling import Capacity, capacity_of, limited_by_disk, pick_worker
 from agentpool.specs import LaunchSpec
-from agentpool.streams import read_stream, truncation_path
+from agentpool.streams import STREAMS, find_truncation, read_stream
 
 log = structlog.get_logger(__name__)
 
 #: How long a measurement of free memory is good for.
 MEASURE_INTERVAL_S = 0.5
-STREAMS = ("stdout", "stderr")
 
 
 class LocalPool:
@@ -286,12 +285,11 @@ class LocalPool:
 def read_log(record_dir: str, stream: str, offset: int, limit_bytes: int) -> OutputChunk:
     """Read a stream's logs from ``offset``; missing ones are empty."""
     data = read_stream(record_dir, stream, offset, limit_bytes)
-    truncated_at = None
     try:
-        with open(truncation_path(record_dir, stream), encoding="ascii") as file:
-            truncated_at = int(file.read() or 0)
-    except (OSError, ValueError):
-        pass
+        truncation = find_truncation(record_dir, stream)
+    except OSError:
+        truncation = None
+    truncated_at = truncation.at if truncation is not None else None
     return OutputChunk(data=data, offset=offset, next_offset=offset + len(data), truncated_at=truncated_at)
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from agentpool.reactor import READ, Reactor, Timer
-from agentpool.streams import BIG_PIPE_BYTES, DEFAULT_PIPE_BYTES, MAX_PIPE_BYTES, READ_BYTES, OutputLog, enlarge
+from agentpool.streams import BIG_PIPE_BYTES, DEFAULT_PIPE_BYTES, READ_BYTES, OutputLog, enlarge, held_bytes
 
 #: A stream floods that brings so much within so many seconds, or fills its pipe.
 FLOOD_BYTES = 1 << 20
@@ -58,17 +58,17 @@ class Pump:
             self.begin()
 
     def drain(self) -> None:
-        """Take what is in the pipe now, at most what a pipe can hold, and close it.
+        """Take what is in the pipe at this moment, however large it was made, and close it.
 
         For an agent whose tree is gone: nobody is left to write, unless a descriptor was handed to a
         stranger, which must not hold up the end.
         """
-        taken = 0
-        while not self.is_ended and taken <= MAX_PIPE_BYTES:
+        left = 0 if self.is_ended else held_bytes(self._fd)
+        while left > 0:
             moved = self._move()
-            if moved is None:
+            if not moved:
                 break
-            taken += moved
+            left -= moved
         self.close()
 
     def close(self) -> None:

@@ -38,6 +38,8 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
         env: the whole environment, nothing is added.
         workspace: directory that the process starts in; must exist.
         record_dir: directory for ``stdout.log`` and ``stderr.log``; must exist.
+        output_begins: the first byte of this attempt in each stream, where an earlier one wrote to it: should the
+            worker die, its logs alone tell its end.
         grace_s: seconds between TERM and KILL when it is ended.
         limits: see Limits.
         sandbox: ``none`` or ``workspace`` (bubblewrap).
@@ -53,6 +55,7 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str]
     workspace: str
     record_dir: str
+    output_begins: dict[str, int] = {}
     grace_s: float = 5.0
     limits: Limits = Limits()
     sandbox: str = "none"

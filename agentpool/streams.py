@@ -10,12 +10,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
+from typing import NamedTuple
 
 from agentpool.disk import Rations
 from agentpool.platforms import IS_LINUX
 
+STREAMS = ("stdout", "stderr")
 READ_BYTES = 256 << 10
 TAIL_BYTES = 4096
+#: More than the mark of a truncation ever holds: two positions and a word.
+MARK_BYTES = 64
 #: A log file's size where no limit says otherwise: a quarter of the usual cap.
 DEFAULT_FILE_BYTES = 256 << 20
 #: No file is smaller, and no stream has more files, whatever a limit says: directories stay readable.
@@ -25,8 +30,6 @@ MAX_FILES = 1024
 #: took up to twice the time. All others keep the kernel's 64 KiB, because an unprivileged user who holds more than
 #: 64 MiB of pipe memory gets tiny pipes.
 BIG_PIPE_BYTES = 256 << 10
-#: The most that an unprivileged agent can make of its own pipe (the default of /proc/sys/fs/pipe-max-size).
-MAX_PIPE_BYTES = 1 << 20
 DEFAULT_PIPE_BYTES = 64 << 10
 F_SETPIPE_SZ = 1031  # <linux/fcntl.h>; the fcntl module has it from Python 3.10 on Linux only
 
@@ -75,22 +78,60 @@ def end_of_stream(record_dir: str, stream: str) -> int:
 
 
 def _read_file(record_dir: str, stream: str, start: int, offset: int, limit_bytes: int) -> bytes:
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = _open_to_read(log_path(record_dir, stream, start))
+    if fd is None:
+        return b""
     try:
-        fd = os.open(log_path(record_dir, stream, start), flags)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP):
-            return b""
-        raise
-    try:
-        # Whatever else an agent put there in place of a file is not its output.
-        return os.pread(fd, limit_bytes, offset - start) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        return os.pread(fd, limit_bytes, offset - start)
     finally:
         os.close(fd)
 
 
+def _open_to_read(path: str) -> int | None:
+    """A file's descriptor; None without one: whatever else an agent put there in its place is not its output."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return None
+        raise
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    return None
+
+
+class Truncation(NamedTuple):
+    """From which byte on a stream was not kept.
+
+    ``by`` says why, ``cap`` or ``disk``; ``begin`` is the first byte of the attempt that was cut, None when the disk
+    did not even take that.
+    """
+
+    at: int
+    by: str
+    begin: int | None
+
+
+def find_truncation(record_dir: str, stream: str) -> Truncation | None:
+    """Where a stream was cut; None when nothing is missing at its end. Raises OSError."""
+    fd = _open_to_read(truncation_path(record_dir, stream))
+    if fd is None:
+        return None
+    try:
+        mark = os.read(fd, MARK_BYTES)
+    finally:
+        os.close(fd)
+    end = end_of_stream(record_dir, stream)
+    try:
+        at, by, begin = mark.decode("ascii").split()
+        return Truncation(end, by, int(begin)) if int(at) >= end else None  # else the next attempt has just begun
+    except ValueError:
+        return Truncation(end, "disk", None)  # which took the mark's name and not what it says
+
+
 def truncation_path(record_dir: str, stream: str) -> str:
-    """The file that holds the byte from which a capped stream was not kept; it exists only then."""
+    """The mark of a stream that was cut: from which byte, why, and the first byte of the attempt."""
     return os.path.join(record_dir, f"{stream}.truncated")
 
 
@@ -115,18 +156,16 @@ class OutputLog:
         self._file_bytes = max(file_bytes, MIN_FILE_BYTES, cap_bytes // MAX_FILES)
         self._file_start = 0
         self._fd = self._open(0)
-        self.start = os.lseek(self._fd, 0, os.SEEK_END)
-        if self.start:  # an earlier attempt wrote here: go on in its last file
-            self._file_start = log_starts(record_dir, stream)[-1]
-            if self._file_start:
-                os.close(self._fd)
-                self._fd = self._open(self._file_start)
-                self.start = self._file_start + os.lseek(self._fd, 0, os.SEEK_END)
+        try:
+            self.start = self._find_end()
+            self._ration = rations.of(self._fd) if rations is not None else None
+        except OSError:
+            self.close()
+            raise
         self.position = self.start
         self.received_bytes = 0
         self.truncated_at: int | None = None
         self.truncated_by = ""
-        self._ration = rations.of(self._fd) if rations is not None else None
         self._cap = cap_bytes
 
     def write(self, data: bytes | memoryview) -> None:
@@ -146,6 +185,8 @@ class OutputLog:
             if not written:
                 self._truncate("disk")
                 return
+            if self.position == self.start:
+                self._remove_mark()
             self.position += written
             view = view[written:]
         if len(data) > room:
@@ -169,14 +210,28 @@ class OutputLog:
     def _open(self, first_byte: int) -> int:
         path = log_path(self._record_dir, self._stream, first_byte)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode):
+        try:
+            mode = os.fstat(fd).st_mode
+            if not stat.S_ISREG(mode):
+                # A planted FIFO would block us.
+                raise OSError(errno.EINVAL, f"{os.path.basename(path)} is not a regular file")
+            if stat.S_IMODE(mode) != 0o600:  # an earlier one's, or a mask's work
+                os.fchmod(fd, 0o600)
+        except OSError:
             os.close(fd)
-            # A planted FIFO would block us.
-            raise OSError(errno.EINVAL, f"{os.path.basename(path)} is not a regular file")
-        if stat.S_IMODE(mode) != 0o600:  # an earlier one's, or a mask's work
-            os.fchmod(fd, 0o600)
+            raise
         return fd
+
+    def _find_end(self) -> int:
+        """Where the stream ends now; what an earlier attempt wrote is gone on with in its last file. Raises OSError."""
+        end = os.lseek(self._fd, 0, os.SEEK_END)
+        if end:
+            self._file_start = log_starts(self._record_dir, self._stream)[-1]
+            if self._file_start:
+                self.close()
+                self._fd = self._open(self._file_start)
+                end = self._file_start + os.lseek(self._fd, 0, os.SEEK_END)
+        return end
 
     def _room_in_file(self) -> int:
         """What the present file still takes, at least 1: a full one is followed by the next. Raises OSError."""
@@ -196,18 +251,25 @@ class OutputLog:
     def _allowed(self, size: int) -> int:
         return size if self._ration is None else self._ration.take(self._fd, size)
 
+    def _remove_mark(self) -> None:
+        """There is room again: the stream does not end where an earlier attempt was cut."""
+        try:
+            os.unlink(truncation_path(self._record_dir, self._stream))
+        except OSError:
+            pass  # there is none, as nearly always
+
     def _truncate(self, reason: str) -> None:
         self.truncated_at, self.truncated_by = self.position, reason
         try:
             fd = os.open(
                 truncation_path(self._record_dir, self._stream),
-                os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC,
+                os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
                 0o600,
             )
         except OSError:
             return  # a full disk may refuse this too; the end of the attempt tells it as well
         try:
-            os.write(fd, str(self.position).encode())
+            os.write(fd, f"{self.position} {reason} {self.start}".encode())
         except OSError:
             pass
         finally:
@@ -225,3 +287,11 @@ def enlarge(pipe: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def held_bytes(pipe: int) -> int:
+    """What a pipe holds now. Raises OSError."""
+    import fcntl
+    import termios
+
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)

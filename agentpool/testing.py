@@ -22,7 +22,7 @@ from agentpool.errors import LaunchFailed, PoolClosed, PoolError, UnknownAgent
 from agentpool.feed import FactFeed
 from agentpool.launching import find_program
 from agentpool.lines import LineSplitter
-from agentpool.local import STREAMS, read_log
+from agentpool.local import read_log
 from agentpool.messages import (
     AgentExited,
     AgentRecord,
@@ -37,7 +37,7 @@ from agentpool.messages import (
 from agentpool.runtimes import get_runtime
 from agentpool.scheduling import Capacity
 from agentpool.specs import LaunchSpec
-from agentpool.streams import OutputLog
+from agentpool.streams import STREAMS, OutputLog
 
 Step = dict[str, Any]
 

@@ -222,8 +222,11 @@ class Worker:
             for attempt in list(self._attempts.values()):
                 if attempt.pipes is not None:
                     attempt.pipes.relieve()
+            self._report_positions()
 
     def _report_positions(self) -> None:
+        if self.is_congested():
+            return  # they go up once the supervisor has caught up: of each stream the newest alone matters
         moved, self._moved = self._moved, set()
         for attempt in moved:
             if attempt.pipes is not None:

@@ -206,7 +206,8 @@ class SpawnRequest(Model, frozen=True, kw_only=True):
 class AgentRecord(Model, frozen=True, kw_only=True):
     """All that is known of one agent (contract section 4); times are seconds since the epoch.
 
-    ``nonce``, ``start_ticks`` and ``process_id`` identify its process for a later supervisor.
+    ``nonce``, ``start_ticks`` and ``process_id`` identify its process for a later supervisor, and ``output_begins``
+    (the first byte of the attempt in each stream, where that is not 0) its output.
     """
 
     agent_id: str
@@ -221,6 +222,7 @@ class AgentRecord(Model, frozen=True, kw_only=True):
     nonce: str = ""
     process_id: int | None = None
     start_ticks: int | None = None
+    output_begins: dict[str, int] = {}
     exit_code: int | None = None
     signal: int | None = None
     started_at: float | None = None

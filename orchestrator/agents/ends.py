@@ -87,6 +87,9 @@ def end_event(record: AgentRecord) -> EventDraft:
         value = getattr(record, name)
         if value is not None:
             data[name] = value
+    for name in ("truncated_at", "truncated_by"):  # which the next attempt's record does not hold any more
+        if name in record.evidence:
+            data[name] = record.evidence[name]
     return supervisor_event(event_type, record, data, key=f"{record.attempt}.end")
 
 

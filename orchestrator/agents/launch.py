@@ -99,6 +99,10 @@ class Launcher:
             attempt=record.open_attempt,
         )
 
+    def record_dir(self, record: AgentRecord) -> str:
+        """Where an agent's own files are, its output among them."""
+        return str(self._agents_dir / record.agent_id)
+
     def check(self, project: Project, request: SpawnRequest, profile: Profile) -> None:
         """Raise SpawnFailed when the request cannot be carried out at all, before anything is made. Blocks."""
         _check_directory(project)
@@ -160,6 +164,7 @@ class Launcher:
             env=self._environment(live, directory, workspace),
             workspace=workspace,
             record_dir=str(directory),
+            output_begins=record.output_begins,
             grace_s=self._settings.grace_s,
             limits=merged_limits(profile, request),
             sandbox=request.sandbox or profile.sandbox,

@@ -29,7 +29,7 @@ from orchestrator.agents.ends import (
 )
 from orchestrator.agents.feeds import EventFeeds
 from orchestrator.agents.launch import Launcher
-from orchestrator.agents.outputs import output_begin, output_of
+from orchestrator.agents.outputs import output_begins, output_of
 from orchestrator.agents.records import RecordTaker
 from orchestrator.agents.registry import AgentRegistry, LiveAgent
 from orchestrator.agents.restarts import RestartIntensity, backoff_s, wants_restart
@@ -100,11 +100,14 @@ class AgentLives:
         """
         before: JSON = {name: getattr(live.record, name) for name in NOTHING_KNOWN}
         live.begin_attempt()
+        attempt = live.record.attempt + 1
+        begins = await output_begins(self._launcher.record_dir(live.record), attempt)
         # Counted and durable before the start, so that a crash in between cannot make it run uncounted.
         await self._registry.update(
             live,
             status=AgentState.STARTING.value,
-            attempt=live.record.attempt + 1,
+            attempt=attempt,
+            output_begins=begins,
             nonce=secrets.token_hex(16),
             process_id=None,
             start_ticks=None,
@@ -139,8 +142,6 @@ class AgentLives:
     async def _launch(self, live: LiveAgent, before: JSON) -> tuple[LaunchSpec, AgentStarted]:
         try:
             spec = await self._launcher.prepare(live, before["error"])
-            live.record_dir = spec.record_dir
-            live.output_begin = await output_begin(spec.record_dir, live.record.attempt)
             if live.stopping.is_set():
                 raise SpawnFailed("it was ended before it was started", slug="ended")
             live.has_process = True
@@ -253,7 +254,7 @@ class AgentLives:
             evidence["refused_lines"] = live.notes
         error = describe_end(exited, outcome)
         if live.result_id is None:
-            output = await output_of(self._pool, live.record_dir, live.output_begin, exited)
+            output = await output_of(self._pool, self._launcher.record_dir(record), record.output_begins, exited)
             draft = exit_result(record, exited, outcome, output)
             # One id for all tries: the database may have taken what the disk then refused a copy of.
             result_id = new_id("res")

@@ -8,9 +8,9 @@ from pathlib import Path
 import structlog
 
 from agentpool.base import Leftover, Pool, Settled
-from agentpool.messages import AgentExited, Survivors, Usage
+from agentpool.lost import lost_exit
+from agentpool.messages import Survivors
 from agentpool.states import AgentState, is_final
-from agentpool.streams import end_of_stream
 from orchestrator.agents.registry import AgentRegistry, LiveAgent
 from orchestrator.agents.service import AgentService
 from orchestrator.errors import SidecarError
@@ -77,21 +77,18 @@ class Recovery:
         for result in page.results:
             if result.attempt == record.attempt:
                 live.result_id, live.result_status = result.id, result.status
-        exited = AgentExited(
+        exited = await asyncio.to_thread(
+            lost_exit,
             agent_id=record.agent_id,
             attempt=record.attempt,
-            exit_code=None,
-            signal=None,
+            record_dir=str(self._agents_dir / record.agent_id),
+            output_begins=record.output_begins,
             ended_by="supervisor_lost",
-            terminal=b"",
-            usage=await asyncio.to_thread(_usage, str(self._agents_dir / record.agent_id)),
             survivors=Survivors(
                 count=found.survivors if found else 0,
                 checked_by=("start time and nonce of the earlier sidecar's record",),
                 swept=found.ended if found else 0,
             ),
-            stdout_tail=b"",
-            stderr_tail=b"",
         )
         self._agents.conclude_lost(live, exited)
 
@@ -106,14 +103,6 @@ class Recovery:
                 agent_type=record.agent_type, description="", category="unknown", permission_class="support"
             )
         return LiveAgent(record, profile)
-
-
-def _usage(record_dir: str) -> Usage:
-    """What can be known of an attempt that nobody saw end: its output is on disk."""
-    try:
-        return Usage(stdout_bytes=end_of_stream(record_dir, "stdout"), stderr_bytes=end_of_stream(record_dir, "stderr"))
-    except OSError:
-        return Usage()
 
 
 def _leftover(record: AgentRecord) -> Leftover:

@@ -63,8 +63,6 @@ class LiveAgent:
         self.inputs = {receipt.message_id: receipt for receipt in known}
         self.stdout_bytes = 0
         self.stderr_bytes = 0
-        self.record_dir = ""
-        self.output_begin = 0
         self.started_monotonic = 0.0
         self.ended = asyncio.Event()
         self.output_grew = asyncio.Event()

@@ -35,9 +35,9 @@ def short_view(record: AgentRecord, live: LiveAgent | None = None) -> JSON:
             view["queue_position"] = live.ticket.position
         if live.refusal is not None:
             view["unrecorded"] = live.refusal.error.message
-            if record.status == "running" and not live.has_process:
-                # It has ended; which way is shown when it is durable.
-                view |= {"status": "stopping", "process_id": None}
+        if record.status in ("running", "stopping") and not live.has_process:
+            # It has ended; which way is shown when it is durable. Another program may have its number by now.
+            view |= {"status": "stopping", "process_id": None}
     return view
 
 

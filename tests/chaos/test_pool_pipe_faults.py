@@ -12,8 +12,9 @@ import msgspec
 import psutil
 import pytest
 
-from agentpool.messages import FeedLine, FeedState, InputState
+from agentpool.messages import AgentExited, FeedLine, FeedState, InputState, WorkerLost
 from agentpool.specs import Limits
+from agentpool.streams import truncation_path
 from agentpool.testing import leave, result, say, wait, write
 from tests.support.pools import Bench, descriptors_of, is_living, local_bench
 from tests.support.waiting import until_async
@@ -123,6 +124,32 @@ async def test_the_end_of_a_lost_worker_tells_the_last_file(tmp_path: Path) -> N
         assert exited.ended_by == "worker_lost"
         assert exited.usage.stdout_bytes > 20_000
         assert (text.encode()[-1000:] + b'{"type"') in exited.stdout_tail
+
+
+async def test_the_end_of_a_lost_worker_tells_of_its_own_attempt_and_where_it_was_cut(tmp_path: Path) -> None:
+    """Prevents an attempt from showing what the one before wrote, and a stream that was cut from seeming whole."""
+    async with local_bench(tmp_path, workers=1) as (bench, pool):
+        limits = Limits(output_bytes=8000)
+        await bench.run("a", write("first\n"), write("first\n", stream="stderr"), leave(1), limits=limits)
+        flood = [write("x" * 10_000), write("second\n", stream="stderr")]
+        begins = {"stdout": 6, "stderr": 6}
+        await bench.launch("a", *flood, wait(), attempt=2, limits=limits, output_begins=begins)
+        mark = Path(truncation_path(str(tmp_path / "a"), "stdout"))
+        await until_async(lambda: mark.exists() and mark.read_text() == "8000 cap 6", what="stdout is cut")
+        await until_async(lambda: bench.log("a", "stderr") == b"first\nsecond\n", what="stderr is there")
+        os.kill(pool.worker_pids()[0], signal.SIGKILL)
+        await bench.fact(WorkerLost)
+        second = bench.exits("a")[-1]
+        assert (second.attempt, second.stdout_tail, second.stderr_tail) == (2, b"x" * 4096, b"second\n")
+        assert (second.usage.stdout_bytes, second.usage.stderr_bytes) == (7994, 7)
+        assert (second.truncated_at, second.truncated_by) == ({"stdout": 8000}, {"stdout": "cap"})
+        await until_async(lambda: bool(pool.worker_pids()), what="another worker")
+        begins = {"stdout": 8000, "stderr": 13}
+        await bench.launch("a", wait(), attempt=3, limits=limits, output_begins=begins)
+        os.kill(pool.worker_pids()[0], signal.SIGKILL)
+        third = await bench.fact(AgentExited, lambda fact: fact.attempt == 3)
+        assert (third.stdout_tail, third.stderr_tail, third.truncated_at) == (b"", b"", {})
+        assert (third.usage.stdout_bytes, third.usage.stderr_bytes) == (0, 0)
 
 
 async def test_fault_30_a_torn_last_line_is_never_a_result(tmp_path: Path) -> None:

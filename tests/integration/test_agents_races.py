@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from orchestrator.supervisor import Supervisor
 from tests.support.supervisors import (
     PATIENCE_S,
     PROJECT,
+    Gate,
     RecordingMinter,
     ended,
     event_types,
@@ -31,27 +31,6 @@ from tests.support.supervisors import (
     running_supervisor,
     settings,
 )
-
-
-class Gate:
-    """Holds back or refuses the agents' records of chosen statuses on their way to storage."""
-
-    def __init__(self, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, *statuses: str) -> None:
-        self.reached = asyncio.Event()
-        self.opened = asyncio.Event()
-        self.is_refusing = False
-        self._statuses = statuses
-        self._put: Callable[[AgentRecord], Any] = supervisor.storage.put_agent
-        monkeypatch.setattr(supervisor.storage, "put_agent", self.put)
-
-    async def put(self, record: AgentRecord) -> None:
-        """Stand in for ``put_agent``."""
-        if record.status in self._statuses and not self.opened.is_set():
-            self.reached.set()
-            if self.is_refusing:
-                raise StorageWriteFailed("the disk is full")
-            await self.opened.wait()
-        await self._put(record)
 
 
 async def cancelled(task: asyncio.Task[Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.agents import ended, say_result, spawn
+from tests.support.agents import ended, output, say_result, spawn
 from tests.support.http import Api
 from tests.support.processes import assert_no_survivors
 from tests.support.server import Server
@@ -139,6 +139,46 @@ def test_what_was_running_at_the_crash_is_accounted_for(server: Server, issue: s
         server.api(token=answer["jwt_token"]).get("/api/results").refused(401, "AUTH_001")
     assert ended(api, done["agent_id"]) == done
     assert ended(api, spawn(api, issue, say_result())["agent_id"])["status"] == "completed"
+
+
+def test_an_end_that_no_sidecar_saw_tells_what_was_said(server: Server, issue: str) -> None:
+    """The result of an agent whose sidecar was killed was empty and its error silent, though its logs held it all."""
+    api = server.api()
+    lives = (
+        'cd "$(dirname "$AGENT_CONTEXT_FILE")"; '
+        "if ! test -e first; then touch first; echo said-1; echo meant-1 >&2; exit 4; fi; "
+        "if ! test -e second; then touch second; echo meant-2 >&2; echo said-2; sleep 300; fi; "
+        "cat task.md"
+    )
+    flood = "echo reason >&2; head -c 50000 /dev/zero | tr '\\0' x; echo flooded >&2; sleep 300"
+    cut = spawn(api, issue, flood, runtime="text", limits={"output_bytes": 20_000})["agent_id"]
+    thrice = spawn(api, issue, lives, runtime="text", restart="on-failure")["agent_id"]
+    until(lambda: b"flooded" in output(api, cut, "stderr") and len(output(api, cut)) == 20_000, what="it is cut")
+    until(lambda: b"said-2" in output(api, thrice), what="the second attempt has said it")
+    until(lambda: b"meant-2" in output(api, thrice, "stderr"), what="and has said why")
+    server.kill9()
+    assert_no_survivors(str(server.storage), timeout_s=5)
+    server.restart()
+    api = server.api()
+    record = ended(api, cut)
+    result = api.get(f"/api/results/{record['result_id']}").expect(200).json["result"]
+    assert result["output"] == "x" * 4096
+    assert "reason" in result["errors"][0]
+    assert record["error"] == result["errors"][0]
+    assert record["evidence"]["truncated_at"] == {"stdout": 20_000}
+    assert record["evidence"]["truncated_by"] == {"stdout": "cap"}
+    (told_end,) = api.get("/api/events", type="agent_failed", filter=f"agent_id:{cut}").expect(200).json["events"]
+    assert told_end["data"]["truncated_at"] == {"stdout": 20_000}, "the next attempt's record would not hold it"
+    assert (record["usage"]["stdout_bytes"], record["usage"]["stderr_bytes"]) == (20_000, len("reason\nflooded\n"))
+    assert ended(api, thrice)["status"] == "completed"
+    rows = api.get("/api/results", issue_id=issue, limit=100).expect(200).json["results"]
+    told = [str(row["result"]) for row in sorted(rows, key=lambda row: row["round"]) if row["agent_id"] == thrice]
+    marks = ("said-1", "meant-1", "said-2", "meant-2")
+    assert [[mark for mark in marks if mark in text] for text in told] == [
+        ["said-1", "meant-1"],
+        ["said-2", "meant-2"],
+        ["meant-2"],
+    ]
 
 
 def test_tokens_and_revocations_outlive_a_crash(server: Server) -> None:

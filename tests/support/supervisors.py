@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from agentpool.states import AgentState, is_final
 from orchestrator.config import PoolSettings, Settings
+from orchestrator.errors import StorageWriteFailed
 from orchestrator.events.query import EventQuery
 from orchestrator.models import AgentRecord, Event, SpawnRequest
 from orchestrator.supervisor import Supervisor
@@ -48,6 +50,27 @@ class RecordingMinter:
 
     def end(self, agent_id: str) -> None:
         self.ended.append(agent_id)
+
+
+class Gate:
+    """Holds back or refuses the agents' records of chosen statuses on their way to storage."""
+
+    def __init__(self, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, *statuses: str) -> None:
+        self.reached = asyncio.Event()
+        self.opened = asyncio.Event()
+        self.is_refusing = False
+        self._statuses = statuses
+        self._put: Callable[[AgentRecord], Any] = supervisor.storage.put_agent
+        monkeypatch.setattr(supervisor.storage, "put_agent", self.put)
+
+    async def put(self, record: AgentRecord) -> None:
+        """Stand in for ``put_agent``."""
+        if record.status in self._statuses and not self.opened.is_set():
+            self.reached.set()
+            if self.is_refusing:
+                raise StorageWriteFailed("the disk is full")
+            await self.opened.wait()
+        await self._put(record)
 
 
 def settings(**pool: Any) -> Settings:

@@ -34,11 +34,11 @@ class Stream:
     def __init__(self, directory: Path) -> None:
         self.directory = str(directory)
         self.reactor = Reactor()
-        pipe, self.feeder = os.pipe()
-        os.set_blocking(pipe, False)
+        self.pipe, self.feeder = os.pipe()
+        os.set_blocking(self.pipe, False)
         self.chunks: list[bytes] = []
         self.log = OutputLog(self.directory, "stdout", 1 << 30)
-        self.pump = Pump(self.reactor, pipe, self.log, self.chunks.append, lambda: None)
+        self.pump = Pump(self.reactor, self.pipe, self.log, self.chunks.append, lambda: None)
         self.pump.begin()
 
     def __enter__(self) -> Stream:
@@ -112,3 +112,35 @@ def test_the_time_to_fill_ends_with_the_pipe(tmp_path: Path, monkeypatch: pytest
         time.sleep(0.005)
         stream.turn()
         assert len(stream.chunks) == 1
+
+
+def test_all_that_a_large_pipe_holds_is_taken_at_the_end(tmp_path: Path) -> None:
+    """An agent of root's made its pipe 8 MiB and exited with it full: most of that was lost, and nothing said so."""
+    size = 8 << 20
+    source, feeder = os.pipe()
+    try:
+        fcntl.fcntl(feeder, fcntl.F_SETPIPE_SZ, size)
+    except PermissionError:  # in most containers: a file holds as much, and says so in the same way
+        os.close(source)
+        os.close(feeder)
+        feeder = os.open(tmp_path / "held", os.O_WRONLY | os.O_CREAT)
+        source = os.open(tmp_path / "held", os.O_RDONLY)
+    for _ in range(size // len(PIECE)):
+        os.write(feeder, PIECE)
+    log = OutputLog(str(tmp_path), "stdout", 1 << 30)
+    Pump(Reactor(), source, log, None, lambda: None).drain()
+    os.close(feeder)
+    log.close()
+    assert log.position == size
+
+
+def test_a_stranger_with_the_pipe_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """What is written as fast as it is read would be drained for ever."""
+    with Stream(tmp_path) as stream:
+
+        def write_on(data: bytes) -> None:
+            os.write(stream.feeder, data)
+
+        os.write(stream.feeder, PIECE)
+        Pump(stream.reactor, os.dup(stream.pipe), stream.log, write_on, lambda: None).drain()
+    assert read_stream(str(tmp_path), "stdout", 0, 1 << 30) == PIECE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import pytest
 
 from agentpool import streams
 from agentpool.disk import RATION_BYTES, Rations
+from agentpool.local import read_log
 from agentpool.pump import Pump
 from agentpool.reactor import Reactor
 from agentpool.streams import OutputLog
 from tests.support.disks import NoSmallDisk, fill, free_bytes, small_disk
+
+NOBODY = 65534
 
 
 def test_want_of_descriptors_loses_no_output(tmp_path: Path) -> None:
@@ -38,6 +42,44 @@ def test_want_of_descriptors_loses_no_output(tmp_path: Path) -> None:
     assert log.truncated_at is None
     assert streams.read_stream(str(tmp_path), "stdout", 0, 1 << 20) == b"".join(parts)
     assert len(streams.log_starts(str(tmp_path), "stdout")) >= 3
+
+
+def test_a_log_that_cannot_be_opened_keeps_no_descriptor(tmp_path: Path) -> None:
+    """Each try of a second attempt in a process at its limit of descriptors took one more for good."""
+    first = OutputLog(str(tmp_path), "stdout", cap_bytes=1 << 20)
+    first.write(b"what the first attempt said")
+    first.close()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            OutputLog(str(tmp_path), "stdout", cap_bytes=1 << 20)
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave a file to somebody who does not own it")
+def test_a_log_of_somebody_elses_keeps_no_descriptor() -> None:
+    """Where its mode could not be set, the descriptor stayed open."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o777)  # not in ``tmp_path``, whose parents are private
+        log = Path(directory) / "stdout.log"
+        log.touch()
+        log.chmod(0o666)
+        before = os.open(os.devnull, os.O_RDONLY)
+        os.close(before)
+        os.seteuid(NOBODY)
+        try:
+            with pytest.raises(PermissionError):
+                OutputLog(directory, "stdout", cap_bytes=1 << 20)
+        finally:
+            os.seteuid(0)
+        after = os.open(os.devnull, os.O_RDONLY)
+        os.close(after)
+        assert after == before
 
 
 @pytest.fixture
@@ -126,3 +168,39 @@ def test_room_is_measured_once_for_many_small_writes(tmp_path: Path, monkeypatch
     log.close()
     assert log.position == 70_000
     assert 1 <= len(looks) <= 70_000 // RATION_BYTES + 1
+
+
+def test_a_stream_that_was_gone_on_with_is_not_cut_where_it_was_before(disk: Path) -> None:
+    """All that a second attempt wrote when there was room again was served as a stream that ends before it."""
+
+    def attempt(says: bytes) -> None:
+        log = OutputLog(str(disk), "stdout", 1 << 20, rations=Rations(256 << 20))
+        log.write(says)
+        log.close()
+
+    attempt(b"x" * 1000)
+    filler = fill(disk)
+    attempt(b"lost")
+    assert read_log(str(disk), "stdout", 0, 1 << 20).truncated_at == 1000
+    filler.unlink()
+    attempt(b"y" * 8000)
+    chunk = read_log(str(disk), "stdout", 0, 1 << 20)
+    assert (len(chunk.data), chunk.truncated_at) == (9000, None)
+
+
+@pytest.mark.parametrize("mark", [b"", b"10", b"9" * 100, b"x disk 0", b"\xff"])
+def test_a_mark_that_says_nothing_is_of_the_end(tmp_path: Path, mark: bytes) -> None:
+    """A full disk took the mark's file and not what it says: everything seemed to be cut from byte 0 on."""
+    (tmp_path / "stdout.log").write_bytes(b"kept")
+    Path(streams.truncation_path(str(tmp_path), "stdout")).write_bytes(mark)
+    assert streams.find_truncation(str(tmp_path), "stdout") == (4, "disk", None)
+
+
+def test_nobody_waits_for_what_is_in_a_marks_place(tmp_path: Path) -> None:
+    """A FIFO there held up whoever read the output, and the worker when the stream was cut."""
+    os.mkfifo(streams.truncation_path(str(tmp_path), "stdout"))
+    log = OutputLog(str(tmp_path), "stdout", cap_bytes=0)
+    log.write(b"lost")
+    log.close()
+    assert log.truncated_at == 0
+    assert read_log(str(tmp_path), "stdout", 0, 100).truncated_at is None
