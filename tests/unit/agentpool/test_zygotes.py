@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -25,6 +26,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self.pid = 0
+        self.spec = SimpleNamespace(nonce="n")
 
     def started(self, pid: int) -> None:
         """The agent exists."""
