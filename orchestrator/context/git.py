@@ -16,34 +16,9 @@ from pathlib import Path
 import msgspec
 
 from orchestrator.context.gitindex import IndexCopy, Stamp, index_stamp, stamp_of
+from orchestrator.context.gitsafe import HARMLESS_OPTIONS, NotDisarmed, as_environment, disarmed
 from orchestrator.context.gitsettings import Settings, SettingsCache
 
-#: Keys that make git start programs, or write; overridden on every call.
-_HARMLESS = (
-    "core.fsmonitor=false",
-    "core.hooksPath=/dev/null",
-    "core.pager=cat",
-    "core.quotePath=false",
-    "core.untrackedCache=false",
-    "core.preloadIndex=true",
-    "core.splitIndex=false",
-    "core.sshCommand=false",
-    "core.askPass=true",
-    "credential.helper=",
-    "diff.external=",
-    "diff.trustExitCode=false",
-    "gc.auto=0",
-    "log.showSignature=false",
-    "gpg.program=false",
-    "gpg.ssh.program=false",
-    "gpg.x509.program=false",
-    "maintenance.auto=false",
-    "protocol.allow=never",
-    "safe.directory=*",
-    "status.submoduleSummary=false",
-    "submodule.recurse=false",
-    "color.ui=false",
-)
 #: Variables of the caller that git may see; none of its GIT_* may redirect us.
 _KEPT_VARIABLES = ("PATH", "HOME", "USER", "XDG_CONFIG_HOME", "TMPDIR", "SYSTEMROOT")
 #: What work trees share and what git's answers depend on, beside the branch.
@@ -145,8 +120,10 @@ class Repository:
         paths = [os.path.join(self.git_dir, name) for name in own] + [os.path.join(common, name) for name in shared]
         return {path: stamp_of(path) for path in paths}
 
-    def environment(self) -> dict[str, str]:
-        """The environment of every call: where the repository is, and no way to ask, page, lock or connect."""
+    def environment(self, *, uses_filters: bool = False) -> dict[str, str]:
+        """The environment of every call: where the repository is, and no way to ask, page, lock or connect; with
+        ``uses_filters`` also what switches off the repository's own ones. Raises GitFailed then.
+        """
         kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         fixed = {
             "GIT_DIR": self.git_dir,
@@ -165,7 +142,11 @@ class Repository:
             fixed["GIT_WORK_TREE"] = self.top
         if self._index_file is not None:
             fixed |= {"GIT_INDEX_FILE": self._index_file, "GIT_OPTIONAL_LOCKS": "1"}
-        return {**kept, **fixed}
+        try:
+            overrides = disarmed(self.settings()) if uses_filters else ()
+        except NotDisarmed as error:
+            raise GitFailed("git_failed", str(error)) from error
+        return {**kept, **fixed, **as_environment(overrides)}
 
     def call(self, arguments: Sequence[str], *, limit: int = 256 << 20, uses_filters: bool = False) -> Answer:
         """Run ``git`` with ``arguments`` in the project's directory and return at most ``limit`` bytes of output.
@@ -173,16 +154,18 @@ class Repository:
         ``uses_filters``: the command may run content filters (status, diff); those of the repository's own
         configuration are then switched off. Raises GitFailed.
         """
-        overrides = [*_HARMLESS, *(self._filter_overrides() if uses_filters else ())]
-        command = [self._program, "--no-pager", *(part for key in overrides for part in ("-c", key)), *arguments]
-        return self._run(command, limit, arguments[0])
+        return self._run(self.command(arguments), limit, self.environment(uses_filters=uses_filters))
 
-    def _run(self, command: list[str], limit: int, name: str) -> Answer:
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        """The command line of a call, without anything that starts programs; to be run in ``environment``."""
+        return [self._program, "--no-pager", *HARMLESS_OPTIONS, *arguments]
+
+    def _run(self, command: list[str], limit: int, environment: dict[str, str]) -> Answer:
         try:
             process = subprocess.Popen(
                 command,
                 cwd=self.root,
-                env=self.environment(),
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -197,6 +180,7 @@ class Repository:
         finally:
             _end(process)
         if process.returncode and not answer.is_cut:
+            name = command[len(self.command(()))]
             raise GitFailed("git_failed", f"`git {name}` exited with {process.returncode}; run it there to see why")
         return answer
 
@@ -223,16 +207,6 @@ class Repository:
             raise GitFailed("git_timeout", f"did not end within {self.timeout_s} s") from error
         return Answer(b"".join(chunks), False)
 
-    def _filter_overrides(self) -> tuple[str, ...]:
-        """``-c`` values that empty every content filter and textconv of the repository's own configuration."""
-        own = [name for scope, name, _ in self.settings() if scope in ("local", "worktree")]
-        drivers = {name.rpartition(".")[0] for name in own if name.lower().startswith("filter.")}
-        return tuple(
-            f"{driver}.{part}"
-            for driver in sorted(drivers)
-            for part in ("clean=", "smudge=", "process=", "required=false")
-        )
-
     def settings(self) -> Settings:
         """``(scope, name, value)`` of git's settings as they are for this repository, the same at each call.
 
@@ -247,7 +221,7 @@ class Repository:
         listed = self.call(["config", "--list", "--show-scope", "-z"], limit=_SETTINGS_BYTES)
         if listed.is_cut:
             raise GitFailed("git_failed", f"the configuration is larger than {_SETTINGS_BYTES} bytes")
-        fields = listed.output.decode("utf-8", "replace").split("\0")
+        fields = os.fsdecode(listed.output).split("\0")  # the names must be found again as they are
         entries = [(scope, *entry.partition("\n")) for scope, entry in zip(fields[::2], fields[1::2], strict=False)]
         return [(scope, name, value) for scope, name, _, value in entries]
 

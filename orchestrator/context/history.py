@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -200,6 +201,7 @@ def diffs(repository: Repository, tree: WorkTree) -> tuple[Change, ...]:
             "--no-textconv",
             "--no-color",
             "--no-renames",
+            "--submodule=short",
             "--ignore-submodules=dirty",
         ]
         try:
@@ -241,12 +243,17 @@ def remote(repository: Repository) -> tuple[str, str] | None:
     except GitFailed:
         return None
     found = {
-        key[len("remote.") : -len(".url")]: _without_credentials(url)
+        _shown(key[len("remote.") : -len(".url")]): _without_credentials(_shown(url))
         for _, key, url in settings
         if key.startswith("remote.") and key.endswith(".url")
     }
     name = "origin" if "origin" in found else next(iter(found), None)
     return (name, found[name]) if name is not None else None
+
+
+def _shown(text: str) -> str:
+    """``text`` of a setting without bytes that are no UTF-8."""
+    return os.fsencode(text).decode("utf-8", "replace")
 
 
 def _without_credentials(url: str) -> str:
