@@ -6,7 +6,6 @@ import os
 import select
 import shutil
 import signal
-import stat
 import subprocess
 import threading
 import time
@@ -16,6 +15,15 @@ from pathlib import Path
 import msgspec
 
 from orchestrator.context.gitindex import IndexCopy, Stamp, index_stamp, stamp_of
+from orchestrator.context.gitplace import (
+    Elsewhere,
+    NoPlace,
+    beginning,
+    find_common_dir,
+    find_git_dir,
+    find_top,
+    is_bare,
+)
 from orchestrator.context.gitsafe import HARMLESS_OPTIONS, NotDisarmed, as_environment, disarmed
 from orchestrator.context.gitsettings import Settings, SettingsCache
 
@@ -28,7 +36,8 @@ _SETTINGS_BYTES = 4 << 20
 
 
 class GitFailed(Exception):
-    """Git did not answer; ``reason``: ``git_missing``, ``git_timeout``, ``not_a_repository`` or ``git_failed``."""
+    """Git did not answer; ``reason``: ``git_missing``, ``git_timeout``, ``not_a_repository``, ``git_elsewhere`` (it is
+    not asked about what may be another's repository) or ``git_failed``."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -72,8 +81,15 @@ class Repository:
     ) -> None:
         found = program or shutil.which("git")
         self.root = root
-        self.is_bare = _is_bare(root)
-        self.top = root if self.is_bare else _find_top(root)
+        try:
+            self.is_bare = is_bare(root)
+            self.top = root if self.is_bare else find_top(root)
+            self.git_dir = self.top if self.is_bare else find_git_dir(self.top)
+            self._common_dir = find_common_dir(self.git_dir, self.top)
+        except NoPlace as error:
+            raise GitFailed("not_a_repository", str(error)) from error
+        except Elsewhere as error:
+            raise GitFailed("git_elsewhere", str(error)) from error
         self.timeout_s = timeout_s
         if found is None:
             raise GitFailed("git_missing", "install git, or put it into PATH")
@@ -85,7 +101,6 @@ class Repository:
         relative = os.path.relpath(root, self.top)
         #: Prefix of the project's paths in the repository: ``""`` or ``sub/dir/``.
         self.prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
-        self.git_dir = self.top if self.is_bare else _git_dir(self.top)
         #: The index that calls see, or one before it: taken before the copy, so that what they say is never taken for
         #: what a later index says.
         self.index_stamp = index_stamp(self.git_dir)
@@ -99,21 +114,14 @@ class Repository:
     @property
     def history_end(self) -> Stamp | None:
         """The stamp of the list of commits whose parents were not fetched; None when nothing was cut off."""
-        return stamp_of(os.path.join(self._common_dir(), "shallow"))
-
-    def _common_dir(self) -> str:
-        """The git directory of the repository, which its work trees share."""
-        try:
-            return os.path.join(self.git_dir, _beginning(os.path.join(self.git_dir, "commondir")).strip())
-        except OSError:
-            return self.git_dir
+        return stamp_of(os.path.join(self._common_dir, "shallow"))
 
     def state(self) -> dict[str, Stamp | None]:
         """Stamps of the files that say where HEAD is, what is staged and ignored, and where history ends: as long as
         they are the same, git says the same of the same files (gitrepository-layout(5))."""
-        common = self._common_dir()
+        common = self._common_dir
         try:
-            head = _beginning(os.path.join(self.git_dir, "HEAD")).strip().removeprefix("ref: ")
+            head = beginning(os.path.join(self.git_dir, "HEAD")).strip().removeprefix("ref: ")
         except OSError:
             head = "HEAD"
         own, shared = ("HEAD", "index", "reftable/tables.list"), (head, *_SHARED)
@@ -140,6 +148,8 @@ class Repository:
         }
         if not self.is_bare:
             fixed["GIT_WORK_TREE"] = self.top
+        if self._common_dir != self.git_dir:
+            fixed["GIT_COMMON_DIR"] = self._common_dir
         if self._index_file is not None:
             fixed |= {"GIT_INDEX_FILE": self._index_file, "GIT_OPTIONAL_LOCKS": "1"}
         try:
@@ -213,7 +223,7 @@ class Repository:
         Raises GitFailed, also when there is more than can be read: an unread filter could not be switched off.
         """
         if self._settings is None:
-            names = (os.path.join(self._common_dir(), "config"), os.path.join(self.git_dir, "config"))
+            names = (os.path.join(self._common_dir, "config"), os.path.join(self.git_dir, "config"))
             self._settings = self._kept.get([*names, os.path.join(self.git_dir, "config.worktree")], self._ask_settings)
         return self._settings
 
@@ -236,43 +246,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if process.stdout is not None:
         process.stdout.close()
     process.wait()
-
-
-def _is_bare(root: str) -> bool:
-    return all(os.path.exists(os.path.join(root, name)) for name in ("HEAD", "objects", "refs")) and not os.path.exists(
-        os.path.join(root, ".git")
-    )
-
-
-def _find_top(root: str) -> str:
-    for directory in (Path(root), *Path(root).parents):
-        if (directory / ".git").exists():
-            return str(directory)
-    raise GitFailed("not_a_repository", "no .git here or above")
-
-
-def _git_dir(top: str) -> str:
-    """The git directory of a work tree: ``.git`` itself, or what a ``.git`` file (worktree, submodule) names."""
-    marker = os.path.join(top, ".git")
-    if os.path.isdir(marker):
-        return marker
-    try:
-        line = _beginning(marker)
-    except OSError as error:
-        raise GitFailed("not_a_repository", str(error)) from error
-    key, _, target = line.strip().partition(":")
-    path = os.path.join(top, target.strip())
-    if key != "gitdir" or not os.path.isdir(path):
-        raise GitFailed("not_a_repository", ".git names no git directory")
-    return os.path.realpath(path)
-
-
-def _beginning(path: str) -> str:
-    """The first 4 KiB of a regular file. Raises OSError; a FIFO is not waited for."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"{path} is no regular file")
-        return os.fsdecode(os.read(descriptor, 4096))
-    finally:
-        os.close(descriptor)

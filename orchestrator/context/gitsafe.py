@@ -78,7 +78,7 @@ def disarmed(settings: Settings) -> tuple[tuple[str, str], ...]:
 
 def as_environment(overrides: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The variables through which git takes these settings as they are, whatever is in their names."""
-    variables = {}
+    variables: dict[str, str] = {}
     count = 0
     for count, (key, value) in enumerate((_MARK, *overrides), 1):
         variables |= {f"GIT_CONFIG_KEY_{count - 1}": key, f"GIT_CONFIG_VALUE_{count - 1}": value}

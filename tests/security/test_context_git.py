@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -43,6 +44,15 @@ def _look(root: Path) -> None:
 
 def _review(root: Path) -> None:
     assert find_change(Git(root, os.environ)).files
+
+
+def _context(root: Path) -> str:
+    return json.dumps(document(root, "").get("context"))
+
+
+def _analyst(root: Path) -> str:
+    asked = Git(root, os.environ)
+    return repr((asked.head and asked.log(max_commits=9, timeout_s=9.0), asked.files(), find_change(asked)))
 
 
 def _check_out(root: Path) -> None:
@@ -202,3 +212,138 @@ def test_changes_of_a_result_are_applied_without_the_repositorys_programs(root: 
     assert not mark.exists()
     assert (root / "NAME.txt").read_text() == "book\n"
     assert git(root, "diff", "--cached", "--name-only") == "NAME.txt\n"
+
+
+def _private(directory: Path) -> Path:
+    """A repository outside of the project, with a word that is nowhere else in its history, files and names."""
+    root = repository(directory / "private", {"secret_word.py": "secret_word = 1\n"}, subject="Tell the secret_word")
+    return root / ".git"
+
+
+def _by_file(root: Path, private: Path) -> None:
+    (root / ".git").rename(root / "own")
+    (root / ".git").write_text(f"gitdir: {private}\n")
+
+
+def _by_link(root: Path, private: Path) -> None:
+    (root / ".git").rename(root / "own")
+    (root / ".git").symlink_to(private)
+
+
+def _by_common_directory(root: Path, private: Path) -> None:
+    (root / ".git/commondir").write_text(f"{private}\n")
+
+
+def _by_a_common_directory_with_spaces(root: Path, private: Path) -> None:
+    """What is another path when the spaces around it are left out."""
+    (root / ".git/inside").mkdir()
+    (root / ".git/ inside").symlink_to(private)
+    (root / ".git/commondir").write_text(" inside\n")
+
+
+def _by_a_long_common_directory(root: Path, private: Path) -> None:
+    """What is another path when only its beginning is read."""
+    (root / ".git/commondir").write_text("./" * 2048 + str(os.path.relpath(private, root / ".git")) + "\n")
+
+
+def _by_index_and_objects(root: Path, private: Path) -> None:
+    for name in ("index", "objects"):
+        _replace(root / ".git" / name, private / name)
+
+
+def _by_references(root: Path, private: Path) -> None:
+    (root / ".git/objects/info/alternates").write_text(f"{private / 'objects'}\n")
+    _replace(root / ".git/refs", private / "refs")
+
+
+def _by_branch(root: Path, private: Path) -> None:
+    (root / ".git/objects/info/alternates").write_text(f"{private / 'objects'}\n")
+    _replace(root / ".git/refs/heads/main", private / "refs/heads/main")
+
+
+def _by_a_chain(root: Path, private: Path) -> None:
+    """HEAD leads to a branch that is a reference to one that is a link to another by name, which is one out."""
+    (root / ".git/HEAD").write_text("ref:\trefs/heads/first\n")
+    (root / ".git/refs/heads/first").write_text("ref: refs/heads/second\n")
+    (root / ".git/refs/heads/second").symlink_to("refs/heads/main")
+    _by_branch(root, private)
+
+
+def _by_packed_references(root: Path, private: Path) -> None:
+    git(private.parent, "pack-refs", "--all")
+    (root / ".git/objects/info/alternates").write_text(f"{private / 'objects'}\n")
+    (root / ".git/refs/heads/main").unlink()
+    (root / ".git/packed-refs").symlink_to(private / "packed-refs")
+
+
+def _replace(path: Path, target: Path) -> None:
+    path.rename(path.with_name(f"former {path.name}"))
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize(
+    "lead_out",
+    [
+        _by_file,
+        _by_link,
+        _by_common_directory,
+        _by_a_common_directory_with_spaces,
+        _by_a_long_common_directory,
+        _by_index_and_objects,
+        _by_references,
+        _by_branch,
+        _by_a_chain,
+        _by_packed_references,
+    ],
+)
+@pytest.mark.parametrize("ask", [_context, _analyst])
+def test_another_repository_is_not_told_of(
+    root: Path, lead_out: Callable[[Path, Path], None], ask: Callable[[Path], str]
+) -> None:
+    """An agent in a sandbox wrote ``.git`` so that it led to a repository outside, and got its commits and, as
+    deleted files, its contents (fault 69)."""
+    lead_out(root, _private(root.parent))
+    plainly = [["log", "--name-only", "HEAD"], ["ls-files"]]
+    told = [subprocess.run(["git", *call], cwd=root, capture_output=True, check=False).stdout for call in plainly]
+    assert b"secret_word" in b"".join(told)  # else nothing leads out
+    assert "secret_word" not in ask(root)
+
+
+def test_a_repository_elsewhere_is_asked_when_it_says_whose_it_is(tmp_path: Path) -> None:
+    """A git directory apart from its work tree must name it, which separate ones do not by themselves."""
+    root = tmp_path / "r"
+    root.mkdir()
+    git(root, "init", "--quiet", "--separate-git-dir", str(tmp_path / 'with "marks" #'))
+    write_files(root, {"a.py": "account = 1\n"})
+    head = commit_all(root, "Add an account")
+    context = document(root, "account")["context"]
+    assert context["git_context"]["problems"][0].startswith("git_elsewhere: ")
+    assert context["git_context"].get("head") is None
+    assert context["project_structure"]["files"] == ["a.py"]
+    git(root, "config", "core.worktree", str(root))
+    context = document(root, "account")["context"]
+    assert context["git_context"]["head"] == head
+    assert "problems" not in context["git_context"]
+
+
+@pytest.mark.parametrize("kind", ["worktree", "worktree by a relative path", "submodule", "submodule in a worktree"])
+def test_what_git_itself_puts_elsewhere_is_asked(tmp_path: Path, kind: str) -> None:
+    """A check of where ``.git`` leads refused work trees or submodules."""
+    inner = sample_repository(tmp_path / "inner").resolve()
+    outer = repository(tmp_path / "outer", {"a.py": "a = 1\n"})
+    git(outer, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(inner), "below/inner")
+    commit_all(outer, "Add inner")
+    git(outer, "worktree", "add", "--quiet", "-b", "side", str(tmp_path / "tree"))
+    asked = outer / "below/inner"
+    if kind.startswith("worktree"):
+        asked = tmp_path / "tree"
+    if kind.endswith("path"):  # as git makes them for worktree.useRelativePaths
+        back = outer / ".git/worktrees/tree/gitdir"
+        back.write_text(os.path.relpath(asked / ".git", back.parent) + "\n")
+        (asked / ".git").write_text(f"gitdir: {os.path.relpath(back.parent, asked)}\n")
+    if kind.endswith("in a worktree"):
+        asked = tmp_path / "tree/below/inner"
+        git(tmp_path / "tree", "-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init")
+    context = document(asked, "")["context"]["git_context"]
+    assert context["head"] == git(asked, "rev-parse", "HEAD").strip()
+    assert context["recent_commits"]
