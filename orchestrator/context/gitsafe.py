@@ -26,6 +26,7 @@ _HARMLESS = (
     "credential.helper=",
     "diff.external=",
     "diff.orderFile=/dev/null",
+    "diff.suppressBlankEmpty=false",
     "diff.trustExitCode=false",
     "gc.auto=0",
     "log.showRoot=true",

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from orchestrator.context.git import GitFailed, Repository
+from orchestrator.context.gitdiff import CUT, changed_texts
 from orchestrator.context.models import Change, Commit
 
 #: How far back is looked: enough for co-change and votes, bounded for time (about 0.1 ms a commit).
@@ -28,7 +29,6 @@ _STATUS = {
 _DIFF_BYTES = 200_000
 _ONE_DIFF_BYTES = 20_000
 _CHANGES = 2000
-_NAMED = 200
 
 
 class WorkTree(msgspec.Struct, frozen=True):
@@ -171,6 +171,9 @@ def _log(repository: Repository, revisions: list[str]) -> list[Commit]:
         "--no-show-signature",
         "--no-ext-diff",
         "--no-textconv",
+        "--no-relative",
+        "--no-follow",
+        "--encoding=UTF-8",
     ]
     arguments += ["--name-only", "-z", f"--format={_FORMAT}", *revisions]
     if repository.prefix:
@@ -189,51 +192,30 @@ def _log(repository: Repository, revisions: list[str]) -> list[Commit]:
 
 
 def diffs(repository: Repository, tree: WorkTree) -> tuple[Change, ...]:
-    """The uncommitted changes with their diffs against HEAD, each at most 20 kB, 200 kB together."""
-    texts: dict[str, str] = {}
-    if tree.changes and tree.head is not None:
-        # with names git compares these files only, without them all that it tracks
-        revision = ["HEAD"] if tree.is_staged else []  # the index alone is compared several times faster
-        asked = [path for path, _ in tree.changes] if len(tree.changes) <= _NAMED else ["."]
-        arguments = [
-            "diff",
-            "--no-ext-diff",
-            "--no-textconv",
-            "--no-color",
-            "--no-renames",
-            "--submodule=short",
-            "--ignore-submodules=dirty",
-        ]
-        try:
-            answer = repository.call(
-                [*arguments, "--relative", *revision, "--", *asked], limit=_DIFF_BYTES * 4, uses_filters=True
-            )
-            texts = _by_file(answer.output.decode("utf-8", "replace"))
-        except GitFailed:
-            texts = {}
+    """The uncommitted changes with their diffs against HEAD, each at most 20 kB, 200 kB together; what is longer ends
+    in ``(cut)``. Raises GitFailed."""
+    # the index alone is compared several times faster
+    revision = ["HEAD"] if tree.is_staged else []
+    paths = [path for path, _ in tree.changes[:_CHANGES]] if tree.head is not None else []
+    texts = changed_texts(repository, paths, revision, _ONE_DIFF_BYTES, _DIFF_BYTES)
     left = _DIFF_BYTES
     result = []
     for path, status in tree.changes[:_CHANGES]:
         text = texts.get(path, "")
         if len(text) > min(_ONE_DIFF_BYTES, left):
-            text = text[: text.rfind("\n", 0, max(1, min(_ONE_DIFF_BYTES, left))) + 1] + "(cut)\n"
+            text = text[: text.rfind("\n", 0, max(1, min(_ONE_DIFF_BYTES, left))) + 1] + CUT
         left = max(0, left - len(text))
         result.append(Change(path, status, text))
-    result += [Change(path, "untracked") for path in tree.untracked[: max(0, _CHANGES - len(result))]]
-    return tuple(result)
+    return _with_untracked(result, tree)
 
 
-def _by_file(text: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for part in ("\n" + text).split("\ndiff --git ")[1:]:
-        path = ""
-        for line in part.split("\n", 12)[:12]:
-            if line.startswith("+++ b/") or (line.startswith("--- a/") and not path):
-                path = line[6:].rstrip("\t")
-        if not path:
-            path = part.split("\n", 1)[0].rpartition(" b/")[2]
-        found[path] = "diff --git " + part + "\n"
-    return found
+def without_diffs(tree: WorkTree) -> tuple[Change, ...]:
+    """The uncommitted changes where git does not tell their diffs."""
+    return _with_untracked([Change(path, status, CUT) for path, status in tree.changes[:_CHANGES]], tree)
+
+
+def _with_untracked(changes: list[Change], tree: WorkTree) -> tuple[Change, ...]:
+    return (*changes, *(Change(path, "untracked") for path in tree.untracked[: max(0, _CHANGES - len(changes))]))
 
 
 def remote(repository: Repository) -> tuple[str, str] | None:

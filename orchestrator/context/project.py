@@ -21,7 +21,7 @@ from orchestrator.context.git import GitFailed, Repository
 from orchestrator.context.gitindex import Stamp as GitStamp
 from orchestrator.context.gitsettings import SettingsCache
 from orchestrator.context.globs import compile_globs
-from orchestrator.context.history import COMMITS, WorkTree, commits, diffs, remote, work_tree
+from orchestrator.context.history import COMMITS, WorkTree, commits, diffs, remote, without_diffs, work_tree
 from orchestrator.context.index import Index
 from orchestrator.context.models import Change, Commit, FileFacts, Stamp
 from orchestrator.context.persist import encode, index_copy, load
@@ -361,8 +361,10 @@ class ProjectState:
             self.chronicle.update(history)
         key = (tree, tuple(self._checksum(path) for path, _ in tree.changes))
         if key != self._change_key:
-            self.changes = diffs(self._repository, tree)
-            self._change_key = key
+            try:
+                self.changes, self._change_key = diffs(self._repository, tree), key
+            except GitFailed:
+                self.changes, self._change_key = without_diffs(tree), None  # the next look asks again
             has_changed = True
         origin = remote(self._repository) if has_changed or self.generation == 0 else self.remote
         self.tree, self.remote = tree, origin
