@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from orchestrator.context.git import GitFailed, Repository
 from orchestrator.context.gitdiff import CUT, changed_texts
-from orchestrator.context.models import Change, Commit
+from orchestrator.context.models import Change, Commit, FileFacts
 
 #: How far back is looked: enough for co-change and votes, bounded for time (about 0.1 ms a commit).
 COMMITS = 3000
@@ -191,13 +192,16 @@ def _log(repository: Repository, revisions: list[str]) -> list[Commit]:
     return found
 
 
-def diffs(repository: Repository, tree: WorkTree) -> tuple[Change, ...]:
+def diffs(repository: Repository, tree: WorkTree) -> tuple[tuple[Change, ...], bool]:
     """The uncommitted changes with their diffs against HEAD, each at most 20 kB, 200 kB together; what is longer ends
-    in ``(cut)``. Raises GitFailed."""
+    in ``(cut)``. And whether git told them."""
     # the index alone is compared several times faster
     revision = ["HEAD"] if tree.is_staged else []
     paths = [path for path, _ in tree.changes[:_CHANGES]] if tree.head is not None else []
-    texts = changed_texts(repository, paths, revision, _ONE_DIFF_BYTES, _DIFF_BYTES)
+    try:
+        texts, has_answered = changed_texts(repository, paths, revision, _ONE_DIFF_BYTES, _DIFF_BYTES), True
+    except GitFailed:
+        texts, has_answered = dict.fromkeys(paths, CUT), False
     left = _DIFF_BYTES
     result = []
     for path, status in tree.changes[:_CHANGES]:
@@ -206,16 +210,30 @@ def diffs(repository: Repository, tree: WorkTree) -> tuple[Change, ...]:
             text = text[: text.rfind("\n", 0, max(1, min(_ONE_DIFF_BYTES, left))) + 1] + CUT
         left = max(0, left - len(text))
         result.append(Change(path, status, text))
-    return _with_untracked(result, tree)
+    result += [Change(path, "untracked") for path in tree.untracked[: max(0, _CHANGES - len(result))]]
+    return tuple(result), has_answered
 
 
-def without_diffs(tree: WorkTree) -> tuple[Change, ...]:
-    """The uncommitted changes where git does not tell their diffs."""
-    return _with_untracked([Change(path, status, CUT) for path, status in tree.changes[:_CHANGES]], tree)
+def change_states(repository: Repository, tree: WorkTree, files: Mapping[str, FileFacts]) -> list[object]:
+    """What tells one state of the changed files from the next: a checksum, or what ``_unread_state`` says."""
+    checksums = {path: files[path].checksum for path, _ in tree.changes if path in files}
+    return [checksums.get(path) or _unread_state(repository, path) for path, _ in tree.changes]
 
 
-def _with_untracked(changes: list[Change], tree: WorkTree) -> tuple[Change, ...]:
-    return (*changes, *(Change(path, "untracked") for path in tree.untracked[: max(0, _CHANGES - len(changes))]))
+def _unread_state(repository: Repository, path: str) -> object:
+    """A file's or link's stamp; of a submodule also where its HEAD is."""
+    full = os.path.join(repository.root, path)
+    try:
+        status = os.lstat(full)
+    except OSError:
+        return None
+    stamp = (status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    if not stat.S_ISDIR(status.st_mode):
+        return stamp
+    try:
+        return stamp, Repository(full, repository.timeout_s).state()
+    except GitFailed:
+        return stamp
 
 
 def remote(repository: Repository) -> tuple[str, str] | None:
