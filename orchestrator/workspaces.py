@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from orchestrator.context.git import GitFailed, Repository
 from orchestrator.errors import SpawnFailed
 from orchestrator.models import AgentRecord, Project
 from orchestrator.privacy import make_private_directory
@@ -17,8 +19,6 @@ from orchestrator.privacy import make_private_directory
 KINDS = ("shared", "scratch", "worktree")
 #: Seconds that one git command may take; a checkout of a large repository needs some.
 GIT_TIMEOUT_S = 60.0
-#: Git options under which nothing that a repository carries is executed.
-SAFE_GIT = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "safe.directory=*")
 log = structlog.get_logger(__name__)
 
 
@@ -71,12 +71,23 @@ def branch_of(record: AgentRecord) -> str:
 
 
 def _git(directory: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = ["git", *SAFE_GIT, "-C", directory, *arguments]
+    """Run git there so that nothing that the repository carries is executed: no hook, filter, monitor or transport."""
     try:
+        repository = Repository(os.path.realpath(directory), GIT_TIMEOUT_S)
+        command, environment = repository.command(arguments), repository.environment(uses_filters=True)
         return subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=GIT_TIMEOUT_S, stdin=subprocess.DEVNULL
+            command,
+            cwd=directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=GIT_TIMEOUT_S,
+            stdin=subprocess.DEVNULL,
         )
-    except FileNotFoundError:
-        return subprocess.CompletedProcess(command, 127, "", "git is not installed")
+    except GitFailed as error:
+        return subprocess.CompletedProcess(arguments, 128, "", str(error))
+    except OSError as error:
+        return subprocess.CompletedProcess(arguments, 127, "", f"git cannot be started: {error}")
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 124, "", f"git took longer than {GIT_TIMEOUT_S:.0f} s")
+        return subprocess.CompletedProcess(arguments, 124, "", f"git took longer than {GIT_TIMEOUT_S:.0f} s")

@@ -21,8 +21,8 @@ from api.readiness import why_not_writable
 
 #: Coding CLIs that a profile can run, by the name of their program.
 CODING_CLIS = ("claude", "codex", "gemini", "opencode")
-#: Oldest git with everything that is used (worktrees with locks, ``--no-optional-locks``).
-OLDEST_GIT = (2, 25)
+#: Oldest git with everything that is used (settings given in its environment).
+OLDEST_GIT = (2, 31)
 #: Descriptors for 119 agents: three pipes, a pidfd and two logs each, and some for the server.
 WANTED_DESCRIPTORS = 1024
 #: Free disk below which the storage calls itself degraded.
@@ -107,7 +107,10 @@ def _git(_: Session) -> Iterator[Check]:
     digits = tuple(int(part) for part in said.split()[2].split(".")[:2] if part.isdigit()) if said else ()
     is_new = digits >= OLDEST_GIT
     yield Check(
-        "git", "ok" if is_new else "warning", said, "" if is_new else "git 2.25 or newer is needed for worktrees"
+        "git",
+        "ok" if is_new else "warning",
+        said,
+        "" if is_new else "git 2.31 or newer is needed to read projects safely",
     )
 
 

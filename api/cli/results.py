@@ -17,6 +17,9 @@ from api.cli.session import Session
 if TYPE_CHECKING:
     from rich.console import Console
 
+#: How long git may take to tell its settings, in seconds.
+_GIT_TIMEOUT_S = 10.0
+
 
 def _count(value: Any) -> int:
     # What an agent calls its findings need not be a list.
@@ -222,15 +225,28 @@ def apply(session: Session, result_id: str) -> int:
       orchestrator results apply RESULT
       orchestrator results diff RESULT | less
     """
+    import os
     import subprocess
+
+    from orchestrator.context.git import GitFailed, Repository
 
     patch = (session.client.result(result_id)["result"].get("artifacts") or {}).get("diff")
     if not isinstance(patch, str) or not patch.strip():
         raise Failure("this result holds no file changes; those come with runs in worktrees (orchestrator run)", FAILED)
     # `git apply` refuses paths outside the tree and applies all or nothing.
-    done = subprocess.run(
-        ["git", "apply", "--index", "-"], input=patch.encode(), cwd=session.directory, capture_output=True, check=False
-    )
+    # Agents may have written to the repository's configuration: none of its programs is run.
+    try:
+        repository = Repository(os.path.realpath(session.directory), _GIT_TIMEOUT_S)
+        done = subprocess.run(
+            repository.command(["apply", "--index", "-"]),
+            input=patch.encode(),
+            cwd=session.directory,
+            env=repository.environment(uses_filters=True),
+            capture_output=True,
+            check=False,
+        )
+    except GitFailed as error:
+        raise Failure(f"the changes cannot be applied: {error}", FAILED) from error
     if done.returncode:
         raise Failure(f"the changes do not fit: {done.stderr.decode(errors='replace').strip()}", FAILED)
     session.out.note("applied; see 'git diff --cached'")

@@ -16,6 +16,8 @@ _OPTIONS = (
     "--no-color",
     "--no-ext-diff",
     "--no-textconv",
+    "--submodule=short",
+    "--ignore-submodules=dirty",
     "--find-renames",
     "--relative",
     "-U0",

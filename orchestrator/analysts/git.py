@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from orchestrator.analysts.processes import ToolRun, run_tool
-
-#: Settings of a repository that make git start programs; a planted ``.git/config`` must not get to.
-_QUIET = (
-    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.pager=cat", "-c", "core.askPass=true",
-    "-c", "protocol.allow=never", "-c", "log.showSignature=false", "-c", "core.quotePath=false", "-c", "color.ui=false",
-    "-c", "diff.external=", "-c", "submodule.recurse=false", "-c", "core.untrackedCache=false",
-)  # fmt: skip
-_DRIVER = re.compile(r"^(filter\..+\.(clean|smudge|process)|diff\..+\.(command|textconv))$", re.IGNORECASE)
+from orchestrator.context.git import GitFailed, Repository
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -37,27 +30,33 @@ class Git:
     def __init__(self, root: Path, environ: Mapping[str, str], *, timeout_s: float = 10.0) -> None:
         self.root = root
         self._timeout_s = timeout_s
-        self._environ = {
-            **{key: environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR") if key in environ},
-            "GIT_OPTIONAL_LOCKS": "0",
-            "GIT_TERMINAL_PROMPT": "0",
-            "GIT_NO_LAZY_FETCH": "1",
-            "LC_ALL": "C",
-        }
+        self._environ = {key: environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR") if key in environ}
 
     def run(self, *arguments: str, timeout_s: float | None = None, limit_bytes: int = 32_000_000) -> ToolRun:
         """Run ``git <arguments>`` in the project without its hooks, filters, pagers and network."""
-        argv = ("git", *_QUIET, *self._drivers_off, *arguments)
+        if self._safely is None:
+            return ToolRun(None, "", "", False, 0.0, "no git repository that can be asked safely")
+        command, environ = self._safely
         return run_tool(
-            argv, cwd=self.root, timeout_s=timeout_s or self._timeout_s, environ=self._environ, limit_bytes=limit_bytes
+            [*command, *arguments],
+            cwd=self.root,
+            timeout_s=timeout_s or self._timeout_s,
+            environ=environ,
+            limit_bytes=limit_bytes,
         )
 
     @functools.cached_property
-    def _drivers_off(self) -> tuple[str, ...]:
-        argv = ("git", *_QUIET, "config", "--local", "--name-only", "--list", "-z")
-        listing = run_tool(argv, cwd=self.root, timeout_s=self._timeout_s, environ=self._environ)
-        names = sorted({name for name in listing.stdout.split("\0") if _DRIVER.match(name) and "\n" not in name})
-        return tuple(word for name in names for word in ("-c", f"{name}="))
+    def _safely(self) -> tuple[list[str], dict[str, str]] | None:
+        """The beginning of each command line and its environment; None where there is nobody to ask."""
+        try:
+            repository = Repository(
+                str(self.root), self._timeout_s, program=shutil.which("git", path=self._environ.get("PATH"))
+            )
+            if repository.is_bare:
+                return None
+            return repository.command(()), {**repository.environment(uses_filters=True), **self._environ, "LC_ALL": "C"}
+        except GitFailed:
+            return None
 
     @functools.cached_property
     def is_repository(self) -> bool:
@@ -95,7 +94,9 @@ class Git:
         """Uncommitted changes as (two-letter status, path); a rename gives the new path."""
         if not self.is_repository:
             return []
-        fields = self.run("status", "--porcelain=v1", "-z", "--untracked-files=all", ".").stdout.split("\0")
+        # inside a submodule git would run the filters of the submodule's own configuration
+        options = ("--porcelain=v1", "-z", "--untracked-files=all", "--ignore-submodules=dirty")
+        fields = self.run("status", *options, ".").stdout.split("\0")
         changes: list[tuple[str, str]] = []
         skip = False
         for field in fields:
@@ -117,7 +118,8 @@ class Git:
         if not self.head:
             return []
         answer = self.run(
-            "log", f"-{max_commits}", "--no-merges", "--numstat", "-z", "--relative", "--no-ext-diff", "--no-textconv",
+            "log", f"-{max_commits}", "--no-merges", "--numstat", "-z", "--relative", "--no-ext-diff",
+            "--no-textconv", "--submodule=short",
             "--format=%x01%H%x02%an%x02%ct%x02%s%x02", timeout_s=timeout_s,
         )  # fmt: skip
         return [commit for part in answer.stdout.split("\x01") if (commit := _commit(part)) is not None]

@@ -6,7 +6,6 @@ import os
 import select
 import shutil
 import signal
-import stat
 import subprocess
 import threading
 import time
@@ -16,34 +15,18 @@ from pathlib import Path
 import msgspec
 
 from orchestrator.context.gitindex import IndexCopy, Stamp, index_stamp, stamp_of
+from orchestrator.context.gitplace import (
+    Elsewhere,
+    NoPlace,
+    beginning,
+    find_common_dir,
+    find_git_dir,
+    find_top,
+    is_bare,
+)
+from orchestrator.context.gitsafe import HARMLESS_OPTIONS, NotDisarmed, as_environment, disarmed
 from orchestrator.context.gitsettings import Settings, SettingsCache
 
-#: Keys that make git start programs, or write; overridden on every call.
-_HARMLESS = (
-    "core.fsmonitor=false",
-    "core.hooksPath=/dev/null",
-    "core.pager=cat",
-    "core.quotePath=false",
-    "core.untrackedCache=false",
-    "core.preloadIndex=true",
-    "core.splitIndex=false",
-    "core.sshCommand=false",
-    "core.askPass=true",
-    "credential.helper=",
-    "diff.external=",
-    "diff.trustExitCode=false",
-    "gc.auto=0",
-    "log.showSignature=false",
-    "gpg.program=false",
-    "gpg.ssh.program=false",
-    "gpg.x509.program=false",
-    "maintenance.auto=false",
-    "protocol.allow=never",
-    "safe.directory=*",
-    "status.submoduleSummary=false",
-    "submodule.recurse=false",
-    "color.ui=false",
-)
 #: Variables of the caller that git may see; none of its GIT_* may redirect us.
 _KEPT_VARIABLES = ("PATH", "HOME", "USER", "XDG_CONFIG_HOME", "TMPDIR", "SYSTEMROOT")
 #: What work trees share and what git's answers depend on, beside the branch.
@@ -53,7 +36,8 @@ _SETTINGS_BYTES = 4 << 20
 
 
 class GitFailed(Exception):
-    """Git did not answer; ``reason``: ``git_missing``, ``git_timeout``, ``not_a_repository`` or ``git_failed``."""
+    """Git did not answer; ``reason``: ``git_missing``, ``git_timeout``, ``not_a_repository``, ``git_elsewhere`` (it is
+    not asked about what may be another's repository) or ``git_failed``."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -97,8 +81,15 @@ class Repository:
     ) -> None:
         found = program or shutil.which("git")
         self.root = root
-        self.is_bare = _is_bare(root)
-        self.top = root if self.is_bare else _find_top(root)
+        try:
+            self.is_bare = is_bare(root)
+            self.top = root if self.is_bare else find_top(root)
+            self.git_dir = self.top if self.is_bare else find_git_dir(self.top)
+            self._common_dir = find_common_dir(self.git_dir, self.top)
+        except NoPlace as error:
+            raise GitFailed("not_a_repository", str(error)) from error
+        except Elsewhere as error:
+            raise GitFailed("git_elsewhere", str(error)) from error
         self.timeout_s = timeout_s
         if found is None:
             raise GitFailed("git_missing", "install git, or put it into PATH")
@@ -110,7 +101,6 @@ class Repository:
         relative = os.path.relpath(root, self.top)
         #: Prefix of the project's paths in the repository: ``""`` or ``sub/dir/``.
         self.prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
-        self.git_dir = self.top if self.is_bare else _git_dir(self.top)
         #: The index that calls see, or one before it: taken before the copy, so that what they say is never taken for
         #: what a later index says.
         self.index_stamp = index_stamp(self.git_dir)
@@ -124,29 +114,24 @@ class Repository:
     @property
     def history_end(self) -> Stamp | None:
         """The stamp of the list of commits whose parents were not fetched; None when nothing was cut off."""
-        return stamp_of(os.path.join(self._common_dir(), "shallow"))
-
-    def _common_dir(self) -> str:
-        """The git directory of the repository, which its work trees share."""
-        try:
-            return os.path.join(self.git_dir, _beginning(os.path.join(self.git_dir, "commondir")).strip())
-        except OSError:
-            return self.git_dir
+        return stamp_of(os.path.join(self._common_dir, "shallow"))
 
     def state(self) -> dict[str, Stamp | None]:
         """Stamps of the files that say where HEAD is, what is staged and ignored, and where history ends: as long as
         they are the same, git says the same of the same files (gitrepository-layout(5))."""
-        common = self._common_dir()
+        common = self._common_dir
         try:
-            head = _beginning(os.path.join(self.git_dir, "HEAD")).strip().removeprefix("ref: ")
+            head = beginning(os.path.join(self.git_dir, "HEAD")).strip().removeprefix("ref: ")
         except OSError:
             head = "HEAD"
         own, shared = ("HEAD", "index", "reftable/tables.list"), (head, *_SHARED)
         paths = [os.path.join(self.git_dir, name) for name in own] + [os.path.join(common, name) for name in shared]
         return {path: stamp_of(path) for path in paths}
 
-    def environment(self) -> dict[str, str]:
-        """The environment of every call: where the repository is, and no way to ask, page, lock or connect."""
+    def environment(self, *, uses_filters: bool = False) -> dict[str, str]:
+        """The environment of every call: where the repository is, and no way to ask, page, lock or connect; with
+        ``uses_filters`` also what switches off the repository's own ones. Raises GitFailed then.
+        """
         kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         fixed = {
             "GIT_DIR": self.git_dir,
@@ -163,9 +148,15 @@ class Repository:
         }
         if not self.is_bare:
             fixed["GIT_WORK_TREE"] = self.top
+        if self._common_dir != self.git_dir:
+            fixed["GIT_COMMON_DIR"] = self._common_dir
         if self._index_file is not None:
             fixed |= {"GIT_INDEX_FILE": self._index_file, "GIT_OPTIONAL_LOCKS": "1"}
-        return {**kept, **fixed}
+        try:
+            overrides = disarmed(self.settings()) if uses_filters else ()
+        except NotDisarmed as error:
+            raise GitFailed("git_failed", str(error)) from error
+        return {**kept, **fixed, **as_environment(overrides)}
 
     def call(self, arguments: Sequence[str], *, limit: int = 256 << 20, uses_filters: bool = False) -> Answer:
         """Run ``git`` with ``arguments`` in the project's directory and return at most ``limit`` bytes of output.
@@ -173,16 +164,18 @@ class Repository:
         ``uses_filters``: the command may run content filters (status, diff); those of the repository's own
         configuration are then switched off. Raises GitFailed.
         """
-        overrides = [*_HARMLESS, *(self._filter_overrides() if uses_filters else ())]
-        command = [self._program, "--no-pager", *(part for key in overrides for part in ("-c", key)), *arguments]
-        return self._run(command, limit, arguments[0])
+        return self._run(self.command(arguments), limit, self.environment(uses_filters=uses_filters))
 
-    def _run(self, command: list[str], limit: int, name: str) -> Answer:
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        """The command line of a call, without anything that starts programs; to be run in ``environment``."""
+        return [self._program, "--no-pager", *HARMLESS_OPTIONS, *arguments]
+
+    def _run(self, command: list[str], limit: int, environment: dict[str, str]) -> Answer:
         try:
             process = subprocess.Popen(
                 command,
                 cwd=self.root,
-                env=self.environment(),
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -197,6 +190,7 @@ class Repository:
         finally:
             _end(process)
         if process.returncode and not answer.is_cut:
+            name = command[len(self.command(()))]
             raise GitFailed("git_failed", f"`git {name}` exited with {process.returncode}; run it there to see why")
         return answer
 
@@ -223,23 +217,13 @@ class Repository:
             raise GitFailed("git_timeout", f"did not end within {self.timeout_s} s") from error
         return Answer(b"".join(chunks), False)
 
-    def _filter_overrides(self) -> tuple[str, ...]:
-        """``-c`` values that empty every content filter and textconv of the repository's own configuration."""
-        own = [name for scope, name, _ in self.settings() if scope in ("local", "worktree")]
-        drivers = {name.rpartition(".")[0] for name in own if name.lower().startswith("filter.")}
-        return tuple(
-            f"{driver}.{part}"
-            for driver in sorted(drivers)
-            for part in ("clean=", "smudge=", "process=", "required=false")
-        )
-
     def settings(self) -> Settings:
         """``(scope, name, value)`` of git's settings as they are for this repository, the same at each call.
 
         Raises GitFailed, also when there is more than can be read: an unread filter could not be switched off.
         """
         if self._settings is None:
-            names = (os.path.join(self._common_dir(), "config"), os.path.join(self.git_dir, "config"))
+            names = (os.path.join(self._common_dir, "config"), os.path.join(self.git_dir, "config"))
             self._settings = self._kept.get([*names, os.path.join(self.git_dir, "config.worktree")], self._ask_settings)
         return self._settings
 
@@ -247,7 +231,7 @@ class Repository:
         listed = self.call(["config", "--list", "--show-scope", "-z"], limit=_SETTINGS_BYTES)
         if listed.is_cut:
             raise GitFailed("git_failed", f"the configuration is larger than {_SETTINGS_BYTES} bytes")
-        fields = listed.output.decode("utf-8", "replace").split("\0")
+        fields = os.fsdecode(listed.output).split("\0")  # the names must be found again as they are
         entries = [(scope, *entry.partition("\n")) for scope, entry in zip(fields[::2], fields[1::2], strict=False)]
         return [(scope, name, value) for scope, name, _, value in entries]
 
@@ -262,43 +246,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if process.stdout is not None:
         process.stdout.close()
     process.wait()
-
-
-def _is_bare(root: str) -> bool:
-    return all(os.path.exists(os.path.join(root, name)) for name in ("HEAD", "objects", "refs")) and not os.path.exists(
-        os.path.join(root, ".git")
-    )
-
-
-def _find_top(root: str) -> str:
-    for directory in (Path(root), *Path(root).parents):
-        if (directory / ".git").exists():
-            return str(directory)
-    raise GitFailed("not_a_repository", "no .git here or above")
-
-
-def _git_dir(top: str) -> str:
-    """The git directory of a work tree: ``.git`` itself, or what a ``.git`` file (worktree, submodule) names."""
-    marker = os.path.join(top, ".git")
-    if os.path.isdir(marker):
-        return marker
-    try:
-        line = _beginning(marker)
-    except OSError as error:
-        raise GitFailed("not_a_repository", str(error)) from error
-    key, _, target = line.strip().partition(":")
-    path = os.path.join(top, target.strip())
-    if key != "gitdir" or not os.path.isdir(path):
-        raise GitFailed("not_a_repository", ".git names no git directory")
-    return os.path.realpath(path)
-
-
-def _beginning(path: str) -> str:
-    """The first 4 KiB of a regular file. Raises OSError; a FIFO is not waited for."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"{path} is no regular file")
-        return os.fsdecode(os.read(descriptor, 4096))
-    finally:
-        os.close(descriptor)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from orchestrator.context.git import GitFailed, Repository
-from orchestrator.context.models import Change, Commit
+from orchestrator.context.gitdiff import CUT, changed_texts
+from orchestrator.context.models import Change, Commit, FileFacts
 
 #: How far back is looked: enough for co-change and votes, bounded for time (about 0.1 ms a commit).
 COMMITS = 3000
@@ -27,7 +30,6 @@ _STATUS = {
 _DIFF_BYTES = 200_000
 _ONE_DIFF_BYTES = 20_000
 _CHANGES = 2000
-_NAMED = 200
 
 
 class WorkTree(msgspec.Struct, frozen=True):
@@ -170,6 +172,9 @@ def _log(repository: Repository, revisions: list[str]) -> list[Commit]:
         "--no-show-signature",
         "--no-ext-diff",
         "--no-textconv",
+        "--no-relative",
+        "--no-follow",
+        "--encoding=UTF-8",
     ]
     arguments += ["--name-only", "-z", f"--format={_FORMAT}", *revisions]
     if repository.prefix:
@@ -187,51 +192,48 @@ def _log(repository: Repository, revisions: list[str]) -> list[Commit]:
     return found
 
 
-def diffs(repository: Repository, tree: WorkTree) -> tuple[Change, ...]:
-    """The uncommitted changes with their diffs against HEAD, each at most 20 kB, 200 kB together."""
-    texts: dict[str, str] = {}
-    if tree.changes and tree.head is not None:
-        # with names git compares these files only, without them all that it tracks
-        revision = ["HEAD"] if tree.is_staged else []  # the index alone is compared several times faster
-        asked = [path for path, _ in tree.changes] if len(tree.changes) <= _NAMED else ["."]
-        arguments = [
-            "diff",
-            "--no-ext-diff",
-            "--no-textconv",
-            "--no-color",
-            "--no-renames",
-            "--ignore-submodules=dirty",
-        ]
-        try:
-            answer = repository.call(
-                [*arguments, "--relative", *revision, "--", *asked], limit=_DIFF_BYTES * 4, uses_filters=True
-            )
-            texts = _by_file(answer.output.decode("utf-8", "replace"))
-        except GitFailed:
-            texts = {}
+def diffs(repository: Repository, tree: WorkTree) -> tuple[tuple[Change, ...], bool]:
+    """The uncommitted changes with their diffs against HEAD, each at most 20 kB, 200 kB together; what is longer ends
+    in ``(cut)``. And whether git told them."""
+    # the index alone is compared several times faster
+    revision = ["HEAD"] if tree.is_staged else []
+    paths = [path for path, _ in tree.changes[:_CHANGES]] if tree.head is not None else []
+    try:
+        texts, has_answered = changed_texts(repository, paths, revision, _ONE_DIFF_BYTES, _DIFF_BYTES), True
+    except GitFailed:
+        texts, has_answered = dict.fromkeys(paths, CUT), False
     left = _DIFF_BYTES
     result = []
     for path, status in tree.changes[:_CHANGES]:
         text = texts.get(path, "")
         if len(text) > min(_ONE_DIFF_BYTES, left):
-            text = text[: text.rfind("\n", 0, max(1, min(_ONE_DIFF_BYTES, left))) + 1] + "(cut)\n"
+            text = text[: text.rfind("\n", 0, max(1, min(_ONE_DIFF_BYTES, left))) + 1] + CUT
         left = max(0, left - len(text))
         result.append(Change(path, status, text))
     result += [Change(path, "untracked") for path in tree.untracked[: max(0, _CHANGES - len(result))]]
-    return tuple(result)
+    return tuple(result), has_answered
 
 
-def _by_file(text: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for part in ("\n" + text).split("\ndiff --git ")[1:]:
-        path = ""
-        for line in part.split("\n", 12)[:12]:
-            if line.startswith("+++ b/") or (line.startswith("--- a/") and not path):
-                path = line[6:].rstrip("\t")
-        if not path:
-            path = part.split("\n", 1)[0].rpartition(" b/")[2]
-        found[path] = "diff --git " + part + "\n"
-    return found
+def change_states(repository: Repository, tree: WorkTree, files: Mapping[str, FileFacts]) -> list[object]:
+    """What tells one state of the changed files from the next: a checksum, or what ``_unread_state`` says."""
+    checksums = {path: files[path].checksum for path, _ in tree.changes if path in files}
+    return [checksums.get(path) or _unread_state(repository, path) for path, _ in tree.changes]
+
+
+def _unread_state(repository: Repository, path: str) -> object:
+    """A file's or link's stamp; of a submodule also where its HEAD is."""
+    full = os.path.join(repository.root, path)
+    try:
+        status = os.lstat(full)
+    except OSError:
+        return None
+    stamp = (status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    if not stat.S_ISDIR(status.st_mode):
+        return stamp
+    try:
+        return stamp, Repository(full, repository.timeout_s).state()
+    except GitFailed:
+        return stamp
 
 
 def remote(repository: Repository) -> tuple[str, str] | None:
@@ -241,12 +243,17 @@ def remote(repository: Repository) -> tuple[str, str] | None:
     except GitFailed:
         return None
     found = {
-        key[len("remote.") : -len(".url")]: _without_credentials(url)
+        _shown(key[len("remote.") : -len(".url")]): _without_credentials(_shown(url))
         for _, key, url in settings
         if key.startswith("remote.") and key.endswith(".url")
     }
     name = "origin" if "origin" in found else next(iter(found), None)
     return (name, found[name]) if name is not None else None
+
+
+def _shown(text: str) -> str:
+    """``text`` of a setting without bytes that are no UTF-8."""
+    return os.fsencode(text).decode("utf-8", "replace")
 
 
 def _without_credentials(url: str) -> str:

@@ -21,7 +21,7 @@ from orchestrator.context.git import GitFailed, Repository
 from orchestrator.context.gitindex import Stamp as GitStamp
 from orchestrator.context.gitsettings import SettingsCache
 from orchestrator.context.globs import compile_globs
-from orchestrator.context.history import COMMITS, WorkTree, commits, diffs, remote, work_tree
+from orchestrator.context.history import COMMITS, WorkTree, change_states, commits, diffs, remote, work_tree
 from orchestrator.context.index import Index
 from orchestrator.context.models import Change, Commit, FileFacts, Stamp
 from orchestrator.context.persist import encode, index_copy, load
@@ -187,7 +187,7 @@ class ProjectState:
         """Whether nothing is at ``path`` and nothing is known to have been there: a file that came and went."""
         if path in self.files or path.rsplit("/", 1)[-1] in _RULES:  # rules count though they may be ignored themselves
             return False
-        if reader.stamp(path) is not None or reader.is_directory(path):
+        if reader.stamp(path) is not None or reader.is_directory(path) or os.path.islink(os.path.join(self.root, path)):
             return False
         return not any(known.startswith(path + "/") for known in self.files)
 
@@ -288,7 +288,8 @@ class ProjectState:
         stale.sort(key=lambda task: task.path)
         for task, found in division.digests(reader, stale):
             facts = self._take(task, found, replaced.get(task.path))
-            has_changed |= task.path not in replaced or facts.checksum != task.checksum
+            # a file that is not read has no checksum: its stamp alone tells
+            has_changed |= task.path not in replaced or facts.checksum != task.checksum or not facts.checksum
             seen[task.path] = facts
         for facts in gone:
             if seen.get(facts.path) is None or seen[facts.path].document != facts.document:
@@ -308,7 +309,7 @@ class ProjectState:
                 continue
             task = Task(path, stamp, known.checksum)
             facts = self.files[path] = self._take(task, digest(reader, task), known)
-            has_changed |= facts.checksum != known.checksum
+            has_changed |= facts.checksum != known.checksum or not facts.checksum
             if facts.document != known.document:
                 self.index.remove(known.document)
         return has_changed
@@ -359,18 +360,15 @@ class ProjectState:
             has_changed = True
             self.history = history
             self.chronicle.update(history)
-        key = (tree, tuple(self._checksum(path) for path, _ in tree.changes))
+        key = (tree, change_states(self._repository, tree, self.files))
         if key != self._change_key:
-            self.changes = diffs(self._repository, tree)
-            self._change_key = key
+            self.changes, has_answered = diffs(self._repository, tree)
+            self._change_key = key if has_answered else None  # then the next look asks again
             has_changed = True
-        origin = remote(self._repository) if has_changed or self.generation == 0 else self.remote
+        origin = remote(self._repository)
+        has_changed |= origin != self.remote
         self.tree, self.remote = tree, origin
         return has_changed
-
-    def _checksum(self, path: str) -> str:
-        facts = self.files.get(path)
-        return facts.checksum if facts is not None else ""
 
     def withheld(self) -> list[tuple[str, str]]:
         """Text files that are never shown, with the reason: ``secret``, ``too_large`` or ``lfs_pointer``; made once

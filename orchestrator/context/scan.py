@@ -150,7 +150,7 @@ def walk(root: str, *, is_ignoring: bool = True) -> list[str]:
             continue
         for entry in entries:
             path = prefix + entry.name
-            if entry.is_symlink():
+            if entry.is_symlink() or entry.name == ".git":
                 continue
             if entry.is_dir(follow_symlinks=False):
                 if entry.name not in _NEVER and not _is_ignored(path + "/", rules):

@@ -142,9 +142,12 @@ def test_a_fifo_in_place_of_gits_files_is_not_waited_for(tmp_path: Path) -> None
     """Opening it waited for a writer: the thread that looked at the project never came back."""
     (tmp_path / "r/.git").mkdir(parents=True)
     (tmp_path / "marked").mkdir()
-    for name in ("r/.git/index", "r/.git/commondir", "marked/.git"):
+    (tmp_path / "shared/.git").mkdir(parents=True)
+    for name in ("r/.git/index", "r/.git/HEAD", "shared/.git/commondir", "marked/.git"):
         os.mkfifo(tmp_path / name)
     assert IndexCopy(str(tmp_path / "copy")).of(str(tmp_path / "r/.git")) is None
     assert not Repository(str(tmp_path / "r"), 1.0).is_shallow
     with pytest.raises(GitFailed, match="not_a_repository"):
         Repository(str(tmp_path / "marked"), 1.0)
+    with pytest.raises(GitFailed, match="git_elsewhere"):
+        Repository(str(tmp_path / "shared"), 1.0)

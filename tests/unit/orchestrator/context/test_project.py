@@ -333,3 +333,69 @@ def test_a_first_look_reads_while_git_compares(tmp_path: Path, monkeypatch: pyte
     state.refresh()
     assert state.tree is not None
     assert "ledger/money.py" in state.files
+
+
+def _refreshed(state: ProjectState) -> tuple[bool, int, dict[str, str]]:
+    """Whether a look at everything found a change, then the generation, and the diffs by path."""
+    has_changed = state.refresh()
+    return has_changed, state.generation, {change.path: change.diff for change in state.changes}
+
+
+def test_a_second_edit_of_a_file_that_is_not_read_is_shown(root: Path) -> None:
+    """Files of more than 2 MiB have no checksum: their second edit counted as none, even for a refresh."""
+    line = "one of very many lines\n"
+    write_files(root, {"large.txt": line * 200_000})
+    commit_all(root, "Add a large file")
+    state = ProjectState(str(root.resolve()), Limits())
+    diffs = []
+    for number in range(2):
+        write_files(root, {"large.txt": line * number + f"edit {number}\n" + line * 200_000})
+        has_changed, generation, by_path = _refreshed(state)
+        assert has_changed or number == 0
+        assert f"+edit {number}\n" in by_path["large.txt"]
+        diffs.append((generation, by_path["large.txt"]))
+    assert diffs[0][0] < diffs[1][0]
+    assert _refreshed(state) == (False, diffs[1][0], by_path)
+    write_files(root, {"large.txt": "edit 2\n" + line * 200_000})
+    assert state.refresh_some({"large.txt"})
+    assert "+edit 2\n" in {change.path: change.diff for change in state.changes}["large.txt"]
+
+
+def test_a_link_that_is_turned_twice_is_shown(root: Path) -> None:
+    """A link is no file that is read: after its second change the diff of its first one stayed."""
+    (root / "link").symlink_to("README.md")
+    commit_all(root, "Add a link")
+    state = ProjectState(str(root.resolve()), Limits())
+    for name in ("a", "b", "c"):
+        (root / "link").unlink()
+        (root / "link").symlink_to(name)
+        assert state.refresh_some({"link"}) if name == "c" else state.refresh()
+        assert f"+{name}\n" in {change.path: change.diff for change in state.changes}["link"]
+    assert not state.refresh()
+
+
+def test_a_submodule_that_moves_on_twice_is_shown(root: Path) -> None:
+    """Another commit in a submodule that was at another one already left the first one in the diff."""
+    state = ProjectState(str(root.resolve()), Limits())
+    generations = []
+    for number in range(2):
+        head = commit_all(root / "inner", f"Move {number}")
+        _, generation, by_path = _refreshed(state)
+        assert f"+Subproject commit {head}" in by_path["inner"]
+        generations.append(generation)
+    assert generations[0] < generations[1]
+    assert not state.refresh()
+
+
+def test_another_url_of_the_remote_is_shown(root: Path) -> None:
+    """After ``git remote set-url`` the old URL stayed until something else changed."""
+    git(root, "remote", "add", "origin", "https://one.invalid/a.git")
+    state = ProjectState(str(root.resolve()), Limits())
+    state.refresh()
+    before = state.generation
+    git(root, "remote", "set-url", "origin", "https://two.invalid/a.git")
+    assert state.has_git_moved()
+    assert state.refresh()
+    assert state.remote == ("origin", "https://two.invalid/a.git")
+    assert state.generation > before
+    assert not state.refresh()
