@@ -67,6 +67,18 @@ def planted(seed: int) -> dict[str, tuple[str, str]]:
         "password": _random(16, seed) + "!7",
         "env-password": _random(20, seed),
         "api-key": _random(32, seed),
+        "env-key": _random(24, seed),
+        "ini-password": _random(14, seed),
+        "short-password": _random(8, seed) + "7",
+        "quoted-pass": _random(11, seed) + "4",
+        "connection-string": _random(11, seed) + "$9",
+        "xml-password": _random(12, seed) + "3",
+        "xml-attribute": _random(12, seed) + "3",
+        "api-header": _random(24, seed),
+        "option": _random(10, seed) + "5!",
+        "curl-user": _random(12, seed) + "2",
+        "sql-password": _random(12, seed) + "6",
+        "query-token": _random(20, seed) + "8",
     }  # fmt: skip
     lines = {
         "aws-secret-key": 'aws_secret_access_key = "{}"',
@@ -76,18 +88,46 @@ def planted(seed: int) -> dict[str, tuple[str, str]]:
         "password": 'password = "{}"',
         "env-password": "DB_PASSWORD={}",
         "api-key": "  apiKey: '{}',",
+        "env-key": "SECRET_KEY={}",
+        "ini-password": "db_password: {}",
+        "short-password": "mail.password={}",
+        "quoted-pass": "pass = '{}'",
+        "connection-string": "Server=db;User Id=app;Password={};Encrypt=true",
+        "xml-password": "<password>{}</password>",
+        "xml-attribute": '<add key="SmtpPassword" value="{}" />',
+        "api-header": "X-API-Key: {}",
+        "option": "deploy --password {} --quiet",
+        "curl-user": "curl -u deploy:{} https://example.org/upload",
+        "sql-password": "CREATE USER app IDENTIFIED BY '{}';",
+        "query-token": "https://example.org/feed?access_token={}&page=2",
     }
     return {kind: (secret, lines.get(kind, 'value = "{}"').format(secret)) for kind, secret in made.items()}
 
 
-def test_planted_secrets_are_found() -> None:
-    """A well-known form of token passed into an agent's context. Recall on 36 kinds, at least 0.95 (each 6 times)."""
+SHAPES = {
+    "file": "{}",
+    "added": "+{}",
+    "removed": "-{}",
+    "unchanged": " {}",
+    "windows": "{}\r",
+    "windows-added": "+{}\r",
+    "list": "  - {}",
+    "prose": "we set {} in production",
+    "code-in-prose": "Deployed with `{}`, see below.",
+    "end-of-sentence": "It wants {}.",
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_planted_secrets_are_found(shape: str) -> None:
+    """A well-known form of token passed into an agent's context, or was hidden in a file and shown in its diff, in a
+    file of Windows, or in a sentence of an earlier agent. Recall on 48 kinds, at least 0.95 (each 6 times)."""
     found = total = 0
     missed = []
     for seed in range(1, 7):
         for kind, (secret, line) in planted(seed * 1000).items():
             total += 1
-            text = f"import os\n{line}\nrest = 1\n"
+            text = f"import os\n{SHAPES[shape].format(line)}\nrest = 1\n"
             result = redact(text)
             if secret not in result and "[redacted:" in result:
                 found += 1
@@ -121,6 +161,30 @@ def test_private_keys_are_hidden_and_lines_kept() -> None:
         assert result.endswith("\nz\n")
 
 
+SYMBOLS = [
+    ("x9$kQ2(vL&p8", 'password = "{}"'),
+    ("x9$kQ2<vL%p8", 'DB_PASSWORD="{}"'),
+    ("x9kQ2)vL;p8{", "'password' => '{}',"),
+    ("hunter2", "password: {}"),
+    ("hunter22", 'db_pass: "{}"'),
+    ("x9$kQ2vLp8", "+  password: {}\r"),
+    ("x9kQ2vLp8", '{{\\"password\\": \\"{}\\"}}'),
+    ("x9kQ2vLp8", '["deploy", "--token", "{}"]'),
+    ("x9kQ2vLp8", "sshpass -p {} ssh host"),
+    ("x9kQ2vLp8", "machine host login me password {}"),
+    ("x9kQ2vLp8", 'requests.get(url, auth=("me", "{}"))'),
+    ("x9kQ2vLp8", "curl -s \\\n  -u me:{} https://example.org"),
+]
+
+
+@pytest.mark.parametrize(("secret", "line"), SYMBOLS)
+def test_passwords_of_any_characters_are_hidden(secret: str, line: str) -> None:
+    """A password with a bracket or a dollar in it was taken for code, a short one for a word, and shown."""
+    result = redact(line.format(secret))
+    assert secret not in result
+    assert "[redacted:assigned-secret]" in result
+
+
 HARMLESS = [
     'commit = "' + _random(40, 1, "0123456789abcdef") + '"',
     "sha256:" + _random(64, 2, "0123456789abcdef"),
@@ -146,6 +210,34 @@ HARMLESS = [
     'auth_token = "dummy-auth-token-0000"',
     "SECRET_KEY = secrets.token_hex(32)",
     'password = "changeme"',
+    "password = get_password2()",
+    "password: changeme",
+    "pass = none",
+    "--password PASSWORD",
+    "--token <token1>",
+    "--token $GITHUB_TOKEN",
+    "<password>${env.PASSWORD1}</password>",
+    "<token>string</token>",
+    "curl -u user:password https://example.org",
+    'curl -u "$USER:$PASS1" https://example.org',
+    "docker run -u 1000:1000 image",
+    'parser.add_argument("--password", "-p1")',
+    "docker build --secret id=mysecret1,src=file1",
+    "GDK_KEY_F1 = 0xffbe0100,",
+    "CACHE_KEY=user:1:profile2",
+    "FOREIGN_KEY=fk_user_id_2",
+    "MAX_TOKENS=128000",
+    "OLDPWD=C:/Users/x1y2z3",
+    "token: bytes32, secret: uint256",
+    "secret: aes-256-gcm",
+    "f(password=password2, token=token1)",
+    "const token = delete_tokens?.returning?.[0]",
+    'sessionByToken = "nextAuthSessionByToken"',
+    "test pass=15 fail=3",
+    "PublicKeyToken=b77a5c561934e089",
+    "token          = 1*tchar",
+    "spwd: 3.0-3.12",
+    "https://me:a%20secret@example.org",
     'hash_key = "sha256:' + _random(64, 5, "0123456789abcdef") + '"',
 ]
 
