@@ -86,6 +86,12 @@ def entropy(text: str) -> float:
     return -sum(count / total * math.log2(count / total) for count in Counter(text).values()) if total else 0.0
 
 
+def redact_part(text: str) -> str:
+    """``redact`` of a text that may begin or end within a key, as a diff does: lines of base64 are hidden without their
+    marks too, but where a mark beside them tells that they are public."""
+    return _KEY_LINES.sub(_hidden_lines, redact(text))
+
+
 def redact(text: str, known: bytes | None = None) -> str:
     """``text`` with every secret replaced by ``[redacted:kind]``; the number of lines stays the same, and without a
     secret it is the same object. ``known``: the vocabulary of the text, which is ASCII then; None where it is not
@@ -164,6 +170,28 @@ def _hidden(match: re.Match[str], form: Form, forms: Forms) -> str:
     return f"{whole[:start]}[redacted:{form.kind}]" + "\n" * secret.count("\n") + whole[end:]
 
 
+#: Three lines or more of 60 to 76 characters of base64 (64 in PEM, RFC 7468; 70 in OpenSSH's keys; 76 in MIME), and the
+#: shorter one that ends them.
+_KEY_LINE = r"[ \t]*+[+-]?[ \t]*+[\"']?[A-Za-z0-9+/]"
+_KEY_LINES = re.compile(
+    rf"(?m)^{_KEY_LINE}{{60,76}}(?:\r?\n{_KEY_LINE}{{60,76}}(?=\r?$)){{2,}}(?:\r?\n{_KEY_LINE}{{1,75}}={{0,2}}(?=\r?$))?"
+)
+
+
+def _hidden_lines(match: re.Match[str]) -> str:
+    lines = match.group()
+    start = match.string.rfind("\n", 0, max(match.start() - 1, 0)) + 1
+    around = (match.string[start : match.start()][-_MARK:], match.string[match.end() : match.end() + _MARK])
+    is_public = any("-----" in text and "PRIVATE" not in text for text in around)
+    if is_public or entropy(lines) < _LEAST_OF_LINES:
+        return lines
+    return "[redacted:private-key]" + "\n" * lines.count("\n")
+
+
+#: The longest line with a mark of a certificate or a public key.
+_MARK = 80
+#: Three lines of a key have 5.5 bits and more per character, of hexadecimal digits 4 at most.
+_LEAST_OF_LINES = 5.0
 #: A secret's entropy is at least this share of what its length allows.
 _SHARE = 0.85
 
