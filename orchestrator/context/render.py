@@ -17,7 +17,7 @@ from orchestrator.context.names import Names, name_map
 from orchestrator.context.priority import ASKED, NEEDED, REST, TIERS
 from orchestrator.context.project import ProjectState
 from orchestrator.context.reading import shown
-from orchestrator.context.secrets import is_secret_file, redact
+from orchestrator.context.secrets import is_secret_file, redact, redact_part
 
 #: The whole answer is at most this large (contract section 3.1).
 ANSWER_BYTES = 10 << 20
@@ -207,12 +207,12 @@ def _git(state: ProjectState) -> JSON:
     if git["branch"]:
         git["branch"] = redact(git["branch"])
     for commit in git["recent_commits"]:
-        commit["message"] = redact(commit["message"])
+        commit["message"] = redact_part(commit["message"])
         commit["author"] = redact(commit["author"])
     for change in git["uncommitted_changes"]:
         change["path"] = shown(change["path"])
         change["diff"] = (
-            "[redacted:file]" if change["diff"] and is_secret_file(change["path"]) else redact(change["diff"])
+            "[redacted:file]" if change["diff"] and is_secret_file(change["path"]) else redact_part(change["diff"])
         )
     if git["remote_url"]:
         git["remote_url"] = redact(git["remote_url"])
@@ -225,7 +225,7 @@ def _redacted(value: Any) -> Any:
     """``value`` with every text in it redacted."""
     if isinstance(value, str):
         # each agent of an issue gets the outputs of all before it, so the same texts come again and again
-        return _redacted_before(value) if len(value) <= _SHORT else redact(value)
+        return _redacted_before(value) if len(value) <= _SHORT else redact_part(value)
     if isinstance(value, dict):
         return {_redacted(str(key)): _redacted(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -17,8 +17,8 @@ from orchestrator.context.words import vocabulary
 
 
 class Form(msgspec.Struct, frozen=True):
-    """One form of secret. ``keys`` are literals in lower case, one of which a text must hold; ``signs`` are characters
-    one of which must stand in the same line; ``is_guess`` means that only the surroundings tell, so that plain words,
+    """One form of secret. ``keys`` are literals in lower case, one of which a text must hold; ``signs`` are quickly
+    looked for and must stand in the same line; ``is_guess`` means that only the surroundings tell, so that plain words,
     hashes and placeholders are let through; ``is_long`` that it spans lines."""
 
     kind: str
@@ -52,7 +52,7 @@ def _forms() -> Forms:
             row.get("entropy", 0.0),
             row.get("is_guess", False),
             row.get("is_long", False),
-            re.compile(f"[{re.escape(row['signs'])}]") if "signs" in row else None,
+            re.compile(row["signs"]) if "signs" in row else None,
         )
         for row in data["form"]
     )
@@ -86,6 +86,12 @@ def entropy(text: str) -> float:
     return -sum(count / total * math.log2(count / total) for count in Counter(text).values()) if total else 0.0
 
 
+def redact_part(text: str) -> str:
+    """``redact`` of a text that may begin or end within a key, as a diff does: lines of base64 are hidden without their
+    marks too, but where a mark beside them tells that they are public."""
+    return _KEY_LINES.sub(_hidden_lines, redact(text))
+
+
 def redact(text: str, known: bytes | None = None) -> str:
     """``text`` with every secret replaced by ``[redacted:kind]``; the number of lines stays the same, and without a
     secret it is the same object. ``known``: the vocabulary of the text, which is ASCII then; None where it is not
@@ -98,10 +104,11 @@ def redact(text: str, known: bytes | None = None) -> str:
     present = {key for key, word in forms.keys if word in words and (key is word or key in low)}
     places: dict[str, dict[int, int]] = {}
     for form in forms.forms if present else ():
-        if present.isdisjoint(form.keys):
+        keys = [key for key in form.keys if key in present]
+        if not keys:
             continue
         if not form.is_long:
-            changed = _redact_lines(text, low, form, forms, places)
+            changed = _redact_lines(text, low, keys, form, forms, places)
         else:
             changed = form.pattern.sub(lambda match, form=form: _hidden(match, form, forms), text)  # type: ignore[misc]
         if changed != text:
@@ -129,12 +136,14 @@ def _lines_with(key: str, low: str, places: dict[str, dict[int, int]]) -> dict[i
     return found
 
 
-def _redact_lines(text: str, low: str, form: Form, forms: Forms, places: dict[str, dict[int, int]]) -> str:
+def _redact_lines(
+    text: str, low: str, keys: list[str], form: Form, forms: Forms, places: dict[str, dict[int, int]]
+) -> str:
     """Forms of one line look at the lines that hold a key: a few percent of a text."""
     if len(low) != len(text):  # lower case took more characters somewhere, so places cannot be compared
         return form.pattern.sub(lambda match: _hidden(match, form, forms), text)
     spans: dict[int, int] = {}
-    for key in form.keys:
+    for key in keys:
         spans |= _lines_with(key, low, places)
     parts = []
     position = 0
@@ -152,7 +161,8 @@ def _redact_lines(text: str, low: str, form: Form, forms: Forms, places: dict[st
 
 def _hidden(match: re.Match[str], form: Form, forms: Forms) -> str:
     whole, secret = match.group(), match.group("secret")
-    if form.entropy and entropy(secret) < form.entropy:
+    # what is short cannot reach the entropy of what is long
+    if form.entropy and entropy(secret) < min(form.entropy, _SHARE * math.log2(len(secret))):
         return whole
     if form.is_guess and (forms.placeholder.search(secret) or _is_harmless(secret)):
         return whole
@@ -160,10 +170,41 @@ def _hidden(match: re.Match[str], form: Form, forms: Forms) -> str:
     return f"{whole[:start]}[redacted:{form.kind}]" + "\n" * secret.count("\n") + whole[end:]
 
 
-_WORDY = re.compile(r"[A-Za-z]*(?:[_.:/-]+[A-Za-z]+\d?)*[_.:/-]*|[a-z]+(?:[A-Z][a-z]+)+\d?|[A-Z][a-z]+(?:[A-Z][a-z]+)*")
+#: Three lines or more of 60 to 76 characters of base64 (64 in PEM, RFC 7468; 70 in OpenSSH's keys; 76 in MIME), and the
+#: shorter one that ends them.
+_KEY_LINE = r"[ \t]*+[+-]?[ \t]*+[\"']?[A-Za-z0-9+/]"
+_KEY_LINES = re.compile(
+    rf"(?m)^{_KEY_LINE}{{60,76}}(?:\r?\n{_KEY_LINE}{{60,76}}(?=\r?$)){{2,}}(?:\r?\n{_KEY_LINE}{{1,75}}={{0,2}}(?=\r?$))?"
+)
+
+
+def _hidden_lines(match: re.Match[str]) -> str:
+    lines = match.group()
+    start = match.string.rfind("\n", 0, max(match.start() - 1, 0)) + 1
+    around = (match.string[start : match.start()][-_MARK:], match.string[match.end() : match.end() + _MARK])
+    is_public = any("-----" in text and "PRIVATE" not in text for text in around)
+    if is_public or entropy(lines) < _LEAST_OF_LINES:
+        return lines
+    return "[redacted:private-key]" + "\n" * lines.count("\n")
+
+
+#: The longest line with a mark of a certificate or a public key.
+_MARK = 80
+#: Three lines of a key have 5.5 bits and more per character, of hexadecimal digits 4 at most.
+_LEAST_OF_LINES = 5.0
+#: A secret's entropy is at least this share of what its length allows.
+_SHARE = 0.85
+
+# single words, CamelCase or not; letters in a random order are none
+_WORD = r"(?:[a-z]+|[A-Z]+)?(?:[A-Z]{1,8}[a-z]{2,}|By|To|In|Of|On|Or|At|As|Is|Up|Id|No|My|Do|If|Db)*[A-Z]{0,3}"
+_BETWEEN = "(?:[_.:/-]|%[0-9A-Fa-f]{2})"
+_WORDY = re.compile(rf"{_WORD}(?:(?:\d?{_BETWEEN}+(?=[A-Za-z]){_WORD})+\d?)?{_BETWEEN}*|[a-z]+(?:[A-Z][a-z]+)+\d?")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _DIGEST = re.compile(r"(?:sha(?:1|256|384|512)[-:])[A-Za-z0-9+/=]+")
-_CODE = re.compile(r"[(){}\[\];<>\\$%]|\w\.\w+\.\w|^https?:|^/|^\.")
+_CODE = re.compile(
+    r"\([^)]{0,80}\)|\[[^\]]{0,80}\]|\{[^}]{0,80}\}|<[^>]{0,80}>|[$%#]\{|\$\(|%[sdr(]|\$(?:[A-Z_]{3}|[a-z_]{4})|[-=]>|[<>=!]=|\?\.|\\"
+    r"|\w\.\w+\.\w|^https?:|^/|^\.|^~|^[A-Za-z]:[/\\]"
+)
 
 
 def _is_harmless(secret: str) -> bool:
