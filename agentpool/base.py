@@ -14,6 +14,8 @@ from agentpool.specs import LaunchSpec
 class PoolStats(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of the moment. ``capacity`` is how many may run at once; ``limited_by`` says what set it.
 
+    That is ``configuration``, ``descriptors``, ``memory``, ``disk``, or ``workers`` while none is alive.
+
     ``workers_held_back`` are those that crashed again and again and are not replaced before their window is over.
     """
 
@@ -59,7 +61,8 @@ class Pool(Protocol):
     """Runs agents' processes. All calls belong to one event loop.
 
     Order of use for one attempt: ``enqueue`` → ``await ticket.ready()`` → prepare files → ``launch`` →
-    facts, the last of which is AgentExited (it frees the slot). A launch that fails frees the slot too.
+    facts, the last of which is AgentExited (it frees the slot). A launch that fails frees the slot too, and no slot
+    is granted while there is nothing to start an agent in.
     """
 
     async def start(self) -> None:
@@ -75,7 +78,7 @@ class Pool(Protocol):
         """
 
     async def launch(self, spec: LaunchSpec) -> AgentStarted:
-        """Start the attempt in its granted slot. Raises LaunchFailed, PoolClosed."""
+        """Start the attempt in its granted slot. Raises LaunchFailed, SlotLost (ask for another), PoolClosed."""
 
     async def kill(self, agent_id: str, *, grace_s: float | None = None, reason: str = "killed") -> None:
         """Begin to end an agent (AgentExited follows). ``None`` takes the spec's grace. Raises UnknownAgent.

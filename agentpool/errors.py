@@ -42,6 +42,12 @@ class PoolClosed(PoolError):
     code = "POOL_CLOSED"
 
 
+class SlotLost(PoolError):
+    """The last pool worker died after the slot was granted: nothing ran, and the slot is given back."""
+
+    code = "SLOT_LOST"
+
+
 class LaunchFailed(PoolError):
     """A process could not be started; nothing of it is left behind.
 

@@ -15,7 +15,7 @@ from agentpool.base import Leftover, OutputChunk, PoolStats, Settled
 from agentpool.config import PoolConfig
 from agentpool.crew import Crew
 from agentpool.disk import DiskRoom
-from agentpool.errors import LaunchFailed, PoolClosed, PoolError, UnknownAgent
+from agentpool.errors import LaunchFailed, PoolClosed, PoolError, SlotLost, UnknownAgent
 from agentpool.feed import FactFeed
 from agentpool.handle import Kept, WorkerHandle
 from agentpool.messages import (
@@ -55,6 +55,7 @@ class LocalPool:
         self._descriptor_limit = 0
         self._capacity = Capacity(agents=1, limited_by="configuration")
         self._measured_at = float("-inf")
+        self._measured_workers = 0
         self._ticker: asyncio.Task[None] | None = None
         self._is_started = False
         self._is_stopped = False
@@ -92,7 +93,7 @@ class LocalPool:
         return self._admission.enqueue(agent_id, share_key, priority)
 
     async def launch(self, spec: LaunchSpec) -> AgentStarted:
-        """Start the attempt in its granted slot. Raises LaunchFailed, PoolClosed.
+        """Start the attempt in its granted slot. Raises LaunchFailed, SlotLost, PoolClosed.
 
         When the caller is cancelled meanwhile, the agent is ended; its facts still come.
         """
@@ -105,9 +106,7 @@ class LocalPool:
         index = pick_worker(loads)
         if index is None:
             self._admission.free(agent_id)
-            raise LaunchFailed(
-                "worker_lost", "no pool worker is alive at the moment", command=_command(spec), is_permanent=False
-            )
+            raise SlotLost("no pool worker is alive at the moment")
         handle = self._crew.handles[index]
         future: asyncio.Future[AgentStarted] = asyncio.get_running_loop().create_future()
         self._launches[agent_id] = future
@@ -254,14 +253,14 @@ class LocalPool:
     # -- capacity ---------------------------------------------------------------------------------------
 
     def _measure(self, running: int) -> Capacity:
-        now = time.monotonic()
-        if now - self._measured_at > MEASURE_INTERVAL_S:
-            self._measured_at = now
+        now, workers = time.monotonic(), len(self._crew.handles)
+        if now - self._measured_at > MEASURE_INTERVAL_S or workers != self._measured_workers:
+            self._measured_at, self._measured_workers = now, workers
             # Agents granted after this have not taken their memory yet: until the next measurement it holds as it is.
             self._capacity = capacity_of(
                 configured=self._config.max_running,
                 descriptor_limit=self._descriptor_limit,
-                workers=self._crew.size,
+                workers=workers,
                 available_bytes=psutil.virtual_memory().available,
                 reserve_bytes=self._config.memory_reserve_bytes,
                 agent_bytes=self._config.agent_memory_bytes,

@@ -66,7 +66,12 @@ def capacity_of(
     agent_bytes: int,
     running: int,
 ) -> Capacity:
-    """The smallest of the configured number, what descriptors allow, and what memory allows; at least 1."""
+    """The smallest of the configured number, what descriptors allow, and what memory allows; at least 1.
+
+    Without a worker, of which ``workers`` are alive, nothing can be started.
+    """
+    if not workers:
+        return Capacity(agents=0, limited_by="workers")
     by_descriptors = max(0, descriptor_limit - DESCRIPTORS_RESERVED) // DESCRIPTORS_PER_AGENT * workers
     by_memory = running + max(0, available_bytes - reserve_bytes) // max(1, agent_bytes)
     bounds = {"configuration": configured, "descriptors": by_descriptors, "memory": by_memory}

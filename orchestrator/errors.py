@@ -141,7 +141,7 @@ class StorageReadFailed(SidecarError):
 
 
 class SpawnFailed(SidecarError):
-    """An agent could not be started; nothing of it is left behind."""
+    """An agent could not be started; nothing of it is left behind. ``retry_after_s`` is set where that may pass."""
 
     code = "AGT_001"
     slug = "spawn_failed"

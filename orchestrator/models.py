@@ -207,7 +207,8 @@ class AgentRecord(Model, frozen=True, kw_only=True):
     """All that is known of one agent (contract section 4); times are seconds since the epoch.
 
     ``nonce``, ``start_ticks`` and ``process_id`` identify its process for a later supervisor, and ``output_begins``
-    (the first byte of the attempt in each stream, where that is not 0) its output.
+    (the first byte of the attempt in each stream, where that is not 0) its output. ``losses`` counts attempts in a row
+    that ended by no doing of their own: their keeper died, or they found no room to start.
     """
 
     agent_id: str
@@ -219,6 +220,7 @@ class AgentRecord(Model, frozen=True, kw_only=True):
     created_at: float
     updated_at: float
     attempt: int = 0
+    losses: int = 0
     nonce: str = ""
     process_id: int | None = None
     start_ticks: int | None = None

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +24,7 @@ from orchestrator.agents.registry import AgentRegistry
 from orchestrator.agents.relay import Relay
 from orchestrator.agents.restarts import RestartIntensity
 from orchestrator.agents.service import AgentService
+from orchestrator.agents.starts import Starter
 from orchestrator.audit import AuditLog
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.config import Settings, user_config_path
@@ -170,6 +172,7 @@ class Supervisor:
             feeds=self._feeds,
             pool=self.pool,
             registry=self.registry,
+            starter=self._starter(launcher),
             launcher=launcher,
             records=RecordTaker(self.results, self._publish, self._recorder, self.metrics),
             results=self.results,
@@ -196,6 +199,17 @@ class Supervisor:
             agents_dir=self._agents_dir,
         )
 
+    def _starter(self, launcher: Launcher) -> Starter:
+        return Starter(
+            feeds=self._feeds,
+            pool=self.pool,
+            registry=self.registry,
+            launcher=launcher,
+            publish=self._publish,
+            recorder=self._recorder,
+            clock=self._clock,
+        )
+
     def _build_runs(self) -> None:
         """What is made of agents' work."""
         self.runs = RunService(
@@ -211,7 +225,8 @@ class Supervisor:
 
     def _build_deliveries(self) -> None:
         """What is pushed: triggers, webhooks, and events redriven to an agent's stdin."""
-        triggers = TriggerRunner(self._rules, self.storage, self.agents.spawn, self.settings.events, self._clock)
+        spawn = partial(self.agents.spawn, is_start_awaited=False)
+        triggers = TriggerRunner(self._rules, self.storage, spawn, self.settings.events, self._clock)
         webhooks = WebhookSender(self.bus, self._rules, self._clock)
         handlers: dict[str, Handler] = {
             "trigger": triggers.deliver,

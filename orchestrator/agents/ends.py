@@ -93,10 +93,35 @@ def end_event(record: AgentRecord) -> EventDraft:
     return supervisor_event(event_type, record, data, key=f"{record.attempt}.end")
 
 
+def outcome_of_start(reason: str) -> Outcome:
+    """How an attempt ended that could not be started for ``reason`` (that of LaunchFailed, or another error's)."""
+    return Outcome.LOST if reason == "worker_lost" else Outcome.FAILED
+
+
+def unstarted_end(outcome: Outcome, error: str, *, result_id: str | None, ended_at: float) -> JSON:
+    """What the record of an agent says that has no process: it waited, or could not be started."""
+    checked_by = "the sweep after its pool worker" if outcome is Outcome.LOST else "never started"
+    return {
+        "outcome": outcome.value,
+        "error": error,
+        "result_id": result_id,
+        "ended_at": ended_at,
+        "survivors": {"count": 0, "checked_by": [checked_by], "swept": 0},
+    }
+
+
+def losses_reason(losses: int) -> str:
+    """Why an agent gets no restart after the loss of its keeper, as the end of its error."""
+    return f"; it is not started again: that has happened to it {losses} times in a row"
+
+
 def quarantine_reason(record: AgentRecord, quarantine: JSON) -> str:
-    """Why a role gets no restart, in words."""
+    """Why a role gets no restart, as the end of an error."""
     limit, window_s = quarantine["restart_limit"], quarantine["restart_window_seconds"]
-    return f"{record.agent_type} has restarted {limit} times within {window_s:g} s in this project (quarantine)"
+    return (
+        f"; it is not started again: {record.agent_type} has restarted {limit} times within {window_s:g} s "
+        "in this project (quarantine)"
+    )
 
 
 def quarantine_event(record: AgentRecord, quarantine: JSON) -> EventDraft:

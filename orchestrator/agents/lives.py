@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
+from collections.abc import Coroutine
 
 import msgspec
 import structlog
 
 from agentpool.base import Pool
-from agentpool.errors import LaunchFailed, PoolClosed, PoolFull, UnknownAgent
-from agentpool.messages import AgentExited, AgentStarted
+from agentpool.errors import PoolClosed, PoolFull, SlotLost, UnknownAgent
+from agentpool.messages import AgentExited
 from agentpool.messages import AgentRecord as OutputRecord
 from agentpool.outcomes import classify
-from agentpool.specs import LaunchSpec
 from agentpool.states import STATUS_OF_OUTCOME, AgentState, Outcome, is_final
 from orchestrator.agents.base import Publish, TokenMinter
 from orchestrator.agents.durability import Recorder
@@ -22,17 +21,21 @@ from orchestrator.agents.ends import (
     describe_end,
     end_event,
     exit_result,
+    losses_reason,
+    outcome_of_start,
     quarantine_event,
     quarantine_reason,
     supervisor_event,
+    unstarted_end,
     usage_of,
 )
 from orchestrator.agents.feeds import EventFeeds
 from orchestrator.agents.launch import Launcher
-from orchestrator.agents.outputs import output_begins, output_of
+from orchestrator.agents.outputs import output_of
 from orchestrator.agents.records import RecordTaker
 from orchestrator.agents.registry import AgentRegistry, LiveAgent
 from orchestrator.agents.restarts import RestartIntensity, backoff_s, wants_restart
+from orchestrator.agents.starts import Starter
 from orchestrator.clock import Clock
 from orchestrator.errors import SidecarError, SpawnFailed
 from orchestrator.identifiers import new_id
@@ -40,15 +43,6 @@ from orchestrator.metrics import Metrics
 from orchestrator.models import JSON, AgentRecord, EventDraft
 from orchestrator.results import ResultService
 
-#: What a new attempt does not take over from the one before; that one's end is in the events and in its result.
-NOTHING_KNOWN: JSON = {
-    "started_at": None,
-    "ended_at": None,
-    "error": None,
-    "evidence": {},
-    "survivors": {},
-    "usage": {},
-}
 #: Lines taken together at most; their events share a commit.
 BATCH = 200
 #: Seconds between tries when the queue has no place for a restart.
@@ -65,6 +59,7 @@ class AgentLives:
         feeds: EventFeeds,
         pool: Pool,
         registry: AgentRegistry,
+        starter: Starter,
         launcher: Launcher,
         records: RecordTaker,
         results: ResultService,
@@ -78,6 +73,7 @@ class AgentLives:
         self._feeds = feeds
         self._pool = pool
         self._registry = registry
+        self._starter = starter
         self._launcher = launcher
         self._records = records
         self._results = results
@@ -94,74 +90,16 @@ class AgentLives:
         self._closing.set()
 
     async def begin(self, live: LiveAgent) -> None:
-        """Start the next attempt in the granted slot; it is told the error of the one before, whoever saw that end.
-
-        Raises SpawnFailed, another SidecarError, or PoolClosed.
-        """
-        before: JSON = {name: getattr(live.record, name) for name in NOTHING_KNOWN}
-        live.begin_attempt()
-        attempt = live.record.attempt + 1
-        begins = await output_begins(self._launcher.record_dir(live.record), attempt)
-        # Counted and durable before the start, so that a crash in between cannot make it run uncounted.
-        await self._registry.update(
-            live,
-            status=AgentState.STARTING.value,
-            attempt=attempt,
-            output_begins=begins,
-            nonce=secrets.token_hex(16),
-            process_id=None,
-            start_ticks=None,
-            exit_code=None,
-            signal=None,
-            result_id=None,
-            outcome=None,
-            **NOTHING_KNOWN,
-        )
-        spec, started = await self._launch(live, before)
-        live.started_monotonic = self._clock.monotonic()
-        # Before anybody can learn that it runs: what they publish then must reach it.
-        await self._attach_feed(live)
-        record = msgspec.structs.replace(live.record, status=AgentState.RUNNING.value)
-        await asyncio.gather(
-            self._recorder.until_stored(
-                lambda: self._registry.update(
-                    live,
-                    status=AgentState.RUNNING.value,
-                    process_id=started.pid,
-                    start_ticks=started.start_ticks,
-                    started_at=self._clock.now(),
-                    workspace_path=spec.workspace,
-                ),
-                live,
-            ),
-            self.announce(supervisor_event("agent_started", record, key=f"{record.attempt}.started"), live),
-        )
+        """Start the next attempt in the granted slot. Raises as ``Starter.begin``."""
+        try:
+            await self._starter.begin(live)
+        except (SidecarError, SlotLost, PoolClosed):
+            raise
+        except Exception as error:
+            log.exception("agent_start_failed", agent_id=live.record.agent_id)
+            raise SpawnFailed("the agent could not be started; the sidecar's log says why") from error
         if live.stop_reason is not None:
             await self.stop_process(live)
-
-    async def _launch(self, live: LiveAgent, before: JSON) -> tuple[LaunchSpec, AgentStarted]:
-        try:
-            spec = await self._launcher.prepare(live, before["error"])
-            if live.stopping.is_set():
-                raise SpawnFailed("it was ended before it was started", slug="ended")
-            live.has_process = True
-            return spec, await self._pool.launch(spec)
-        except LaunchFailed as error:
-            live.has_process = False
-            raise SpawnFailed(str(error), slug=error.reason, details={"command": error.command}) from error
-        except PoolClosed:
-            # Nothing ran: the attempt does not count, and an agent that had been queued stays so.
-            live.has_process = False
-            status = AgentState.QUEUED.value
-            await self._registry.update(live, status=status, attempt=live.record.attempt - 1, **before)
-            raise
-
-    async def _attach_feed(self, live: LiveAgent) -> None:
-        try:
-            await self._feeds.attach(live)
-        except SidecarError as error:
-            # The process runs: it goes on without events rather than being lost as one that never started.
-            log.error("agent_gets_no_events", agent_id=live.record.agent_id, reason=error.message)
 
     async def stop_process(self, live: LiveAgent) -> None:
         """Begin to end the running process, if there still is one."""
@@ -183,14 +121,20 @@ class AgentLives:
         await self._recorder.until_stored(lambda: self._registry.mark_end_published(record))
 
     async def live_through(self, live: LiveAgent) -> None:
-        """Follow a started agent to its final status, restarts included.
+        """Follow a started agent to its final status, restarts included."""
+        await self._settling(live, self._live_through(live))
 
-        An error that nobody foresaw settles it as failed, so that nobody waits for its end for ever.
-        """
+    async def live_from_queue(self, live: LiveAgent) -> None:
+        """Start an accepted agent, whose start nobody waits for, in a slot, and follow it to its final status."""
+        await self._settling(live, self._live_from_queue(live))
+
+    async def _settling(self, live: LiveAgent, life: Coroutine[None, None, None]) -> None:
+        """Settle it as failed after an error that nobody foresaw, so that nobody waits for its end for ever."""
         try:
-            await self._live_through(live)
+            await life
         except PoolClosed:
-            log.info("restart_left_to_next_sidecar", agent_id=live.record.agent_id)
+            # Still queued in storage.
+            log.info("start_left_to_next_sidecar", agent_id=live.record.agent_id)
         except Exception:
             log.exception("agent_life_failed", agent_id=live.record.agent_id)
             await self.stop_process(live)
@@ -207,6 +151,13 @@ class AgentLives:
             live, AgentState.FAILED, outcome=Outcome.FAILED.value, error=error, ended_at=self._clock.now()
         )
 
+    async def _live_from_queue(self, live: LiveAgent) -> None:
+        is_granted = await (live.granted() if live.ticket is not None else self.requeue(live))
+        if not is_granted:
+            await self.end_unstarted(live, Outcome.KILLED, "it was ended while it waited in the queue")
+        elif await self._start(live):
+            await self._live_through(live)
+
     async def _live_through(self, live: LiveAgent) -> None:
         while True:
             exited = await self._follow(live)
@@ -215,14 +166,38 @@ class AgentLives:
             await self._conclude(live, exited)
             if live.record.status != AgentState.QUEUED:
                 return
-            if not await self._wait_for_restart(live):
-                await self.end_unstarted(live, Outcome.KILLED, "it was ended while it waited for its restart")
+            if not (await self._wait_for_restart(live) and await self._start(live)):
                 return
+
+    async def _start(self, live: LiveAgent) -> bool:
+        """Start it in its slot, later where that may help; False when it has ended instead. Raises PoolClosed."""
+        while True:
+            live.token = ""  # What it has may be old by now: the process gets one of its own.
             try:
                 await self.begin(live)
+            except SlotLost:
+                if not await self._regain_slot(live):
+                    return False
             except SidecarError as failure:
-                await self.fail_start(live, failure)
-                return
+                await self._conclude_start(live, failure)
+                if live.record.status != AgentState.QUEUED or not await self._wait_for_restart(live):
+                    return False
+            else:
+                return True
+
+    async def _conclude_start(self, live: LiveAgent, failure: SidecarError) -> None:
+        """Settle a start that failed, or queue the agent again: what may pass goes by its restart policy."""
+        log.warning("queued_agent_failed", agent_id=live.record.agent_id, code=failure.code, slug=failure.slug)
+        if not isinstance(failure, SpawnFailed) or failure.retry_after_s is None:
+            await self.fail_start(live, failure)
+            return
+        outcome, losses = outcome_of_start(failure.slug), live.record.losses + 1
+        is_restarting, why_not = self._decide(live, outcome, losses)
+        error = failure.message + why_not
+        if is_restarting:
+            await self._queue_again(live, {**self._unstarted(live, outcome, error), "losses": losses})
+        else:
+            await self.fail_start(live, SpawnFailed(error, slug=failure.slug))
 
     async def _follow(self, live: LiveAgent) -> AgentExited:
         while True:
@@ -264,11 +239,14 @@ class AgentLives:
             live.result_id = stored.result.id
             self._metrics.results_stored.inc()
         self._metrics.agents_ended.labels(outcome.value).inc()
-        is_restarting = self._is_restarting(live, outcome)
+        losses = record.losses + 1 if outcome is Outcome.LOST else 0
+        is_restarting, why_not = self._decide(live, outcome, losses)
         if live.quarantine is not None:
             evidence["quarantine"] = live.quarantine
-            error = f"{error or 'it ended'}; it is not started again: {quarantine_reason(record, live.quarantine)}"
+        if why_not:
+            error = (error or "it ended") + why_not
         facts = {
+            "losses": losses,
             "exit_code": exited.exit_code,
             "signal": exited.signal,
             "result_id": live.result_id,
@@ -281,33 +259,42 @@ class AgentLives:
             "inputs": live.settle_inputs(),
         }
         if is_restarting:
-            # What the attempt left behind, if anything, may not speak for the next one.
-            self._minter.end_attempt(record.agent_id, record.attempt)
-            told = msgspec.structs.replace(record, status=STATUS_OF_OUTCOME[outcome].value, **facts)
-            await self.announce(end_event(told), live)
-            live.ticket = None
-            # Its process is gone, and another program may have its number by now.
-            gone = {"process_id": None, "start_ticks": None}
-            await self._recorder.until_stored(
-                lambda: self._registry.update(live, status=AgentState.QUEUED.value, **facts, **gone), live
-            )
-            await self.announce(
-                supervisor_event("agent_restarted", live.record, key=f"{record.attempt}.restarted"), live
-            )
-            return
-        await self._finish(live, STATUS_OF_OUTCOME[outcome], **facts)
+            await self._queue_again(live, facts)
+        else:
+            await self._finish(live, STATUS_OF_OUTCOME[outcome], **facts)
 
-    def _is_restarting(self, live: LiveAgent, outcome: Outcome) -> bool:
+    async def _queue_again(self, live: LiveAgent, facts: JSON) -> None:
+        """Tell the end of an attempt that the next one follows."""
+        record = live.record
+        # What the attempt left behind, if anything, may not speak for the next one.
+        self._minter.end_attempt(record.agent_id, record.attempt)
+        status = STATUS_OF_OUTCOME[Outcome(facts["outcome"])]
+        told = msgspec.structs.replace(record, status=status.value, **facts)
+        await self.announce(end_event(told), live)
+        live.ticket = None
+        # Its process is gone, and another program may have its number by now.
+        gone = {"process_id": None, "start_ticks": None}
+        await self._recorder.until_stored(
+            lambda: self._registry.update(live, status=AgentState.QUEUED.value, **facts, **gone), live
+        )
+        await self.announce(supervisor_event("agent_restarted", live.record, key=f"{record.attempt}.restarted"), live)
+
+    def _decide(self, live: LiveAgent, outcome: Outcome, losses: int) -> tuple[bool, str]:
+        """Whether it is started again, and the words for its error where its policy wants that and may not have it."""
         policy = live.record.request.restart or live.profile.restart
         if self._closing.is_set() or live.stop_reason is not None or not wants_restart(policy, outcome):
-            return False
-        key = (live.record.project_id, live.record.agent_type)
+            return False, ""
         limit, window_s = live.profile.restart_limit, live.profile.restart_window_seconds
+        if losses:
+            # Says nothing of its role, so that only the agent itself can have had too much of it.
+            is_allowed = losses <= self._intensity.limit(limit)
+            return is_allowed, "" if is_allowed else losses_reason(losses)
+        key = (live.record.project_id, live.record.agent_type)
         if self._intensity.allow(key, self._clock.monotonic(), limit=limit, window_s=window_s):
-            return True
+            return True, ""
         live.quarantine = self._intensity.bounds(key)
         log.error("restart_quarantined", project_id=key[0], agent_type=key[1])
-        return False
+        return False, quarantine_reason(live.record, live.quarantine)
 
     async def _finish(self, live: LiveAgent, status: AgentState, **facts: object) -> None:
         agent_id = live.record.agent_id
@@ -333,7 +320,7 @@ class AgentLives:
         if live.record.attempt <= 1:
             # A later attempt's directory and workspace hold what the earlier ones said and did.
             await self._launcher.discard(live)
-        outcome = Outcome.KILLED if live.stop_reason else Outcome.FAILED
+        outcome = Outcome.KILLED if live.stop_reason else outcome_of_start(failure.slug)
         await self.end_unstarted(live, outcome, failure.message)
 
     async def end_unstarted(self, live: LiveAgent, outcome: Outcome, error: str) -> None:
@@ -341,23 +328,25 @@ class AgentLives:
         live.has_process = False
         if live.ticket is not None:
             live.ticket.release()
-        await self._finish(
-            live,
-            STATUS_OF_OUTCOME[outcome],
-            outcome=outcome.value,
-            error=error,
-            # One may have come by the API before there was a process.
-            result_id=live.result_id or live.record.result_id,
-            ended_at=self._clock.now(),
-            survivors={"count": 0, "checked_by": ["never started"], "swept": 0},
-        )
+        await self._finish(live, STATUS_OF_OUTCOME[outcome], **self._unstarted(live, outcome, error))
+
+    def _unstarted(self, live: LiveAgent, outcome: Outcome, error: str) -> JSON:
+        # One may have come by the API before there was a process.
+        result_id = live.result_id or live.record.result_id
+        return unstarted_end(outcome, error, result_id=result_id, ended_at=self._clock.now())
 
     async def _wait_for_restart(self, live: LiveAgent) -> bool:
-        """Wait out the backoff and get a slot; False when somebody ended it meanwhile. Raises PoolClosed."""
+        """Wait out the backoff and get a slot; False when it was ended meanwhile. Raises PoolClosed."""
         delay_s = backoff_s(live.record.attempt, random.random())
         log.info("agent_restarting", agent_id=live.record.agent_id, attempt=live.record.attempt + 1, delay_s=delay_s)
         await self._pause(live, delay_s)
-        return await self.requeue(live)
+        return await self._regain_slot(live)
+
+    async def _regain_slot(self, live: LiveAgent) -> bool:
+        if await self.requeue(live):
+            return True
+        await self.end_unstarted(live, Outcome.KILLED, "it was ended while it waited to be started again")
+        return False
 
     async def requeue(self, live: LiveAgent) -> bool:
         """Get a slot for an accepted agent, however full the queue; False when it is to stop. Raises PoolClosed."""

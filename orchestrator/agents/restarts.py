@@ -50,7 +50,7 @@ class RestartIntensity:
         ``limit`` and ``window_s`` are the key's own bounds (a profile's); None takes the common one.
         """
         self._bounds[key] = (
-            self._default[0] if limit is None else limit,
+            self.limit(limit),
             self._default[1] if window_s is None else window_s,
         )
         times = self._restarts.setdefault(key, deque())
@@ -59,6 +59,10 @@ class RestartIntensity:
             return False
         times.append(now)
         return True
+
+    def limit(self, own: int | None) -> int:
+        """How many restarts are allowed where ``own`` (a profile's) or, with None, the common number counts."""
+        return self._default[0] if own is None else own
 
     def bounds(self, key: tuple[str, str]) -> JSON:
         """The bounds by which a restart of ``key`` was decided last."""

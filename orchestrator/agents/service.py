@@ -11,9 +11,9 @@ import msgspec
 import structlog
 
 from agentpool.base import OutputChunk, Pool
-from agentpool.errors import PoolClosed, PoolDraining, PoolFull, UnknownAgent
+from agentpool.errors import PoolClosed, PoolDraining, PoolFull, SlotLost, UnknownAgent
 from agentpool.messages import AgentExited
-from agentpool.states import AgentState, Outcome, is_final
+from agentpool.states import AgentState, is_final
 from orchestrator.agents.base import Admission, InputReceipt, Spawned
 from orchestrator.agents.durability import Recorder
 from orchestrator.agents.ends import supervisor_event
@@ -89,8 +89,13 @@ class AgentService:
         self._agents_dir = agents_dir
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def spawn(self, request: SpawnRequest, *, agent_id: str | None = None) -> Spawned:
+    async def spawn(
+        self, request: SpawnRequest, *, agent_id: str | None = None, is_start_awaited: bool = True
+    ) -> Spawned:
         """Accept an agent; with a slot free it returns when the process runs, else when it is queued.
+
+        A start that fails is told to the caller who waits for it, once. One that nobody waits for (the answer then is
+        ``queued``) is told by the agent's end, and is tried again by its restart policy where that may help.
 
         Raises BadRequest, NotFound (project), UnknownAgentType, PoolSaturated, SpawnFailed (nothing is left), and
         StorageWriteFailed: nothing is left, or what had begun is ended and that is recorded when storage lets us.
@@ -115,7 +120,7 @@ class AgentService:
         live = LiveAgent(record, profile)
         self._enqueue(live)
         # A task: a client that goes away must leave neither a half-started agent nor one that nobody starts.
-        accepting = self._keep(self._accept(live), live.record)
+        accepting = self._keep(self._accept(live, is_start_awaited), live.record)
         try:
             return await self._recorder.patiently(accepting, live)
         except StorageWriteFailed as refused:
@@ -130,7 +135,7 @@ class AgentService:
         live.ask_to_stop("killed", 0.0)
         self._keep(self._stopper.stop(live), live.record)
 
-    async def _accept(self, live: LiveAgent) -> Spawned:
+    async def _accept(self, live: LiveAgent, is_start_awaited: bool) -> Spawned:
         """Make an agent durable and known, then start it; when storage refuses, nothing of it is left."""
         adding = asyncio.create_task(self._registry.add(live))
         # Both go into the log together; the event waits for storage, so it must not outlive a refusal.
@@ -147,6 +152,10 @@ class AgentService:
             raise
         await telling
         self._metrics.agents_spawned.inc()
+        live.token = self._launcher.mint(live)
+        assert live.ticket is not None
+        if not is_start_awaited or live.ticket.position > 0 or live.stopping.is_set():
+            return self._leave_queued(live)
         return await self._start(live)
 
     async def check(self, request: SpawnRequest) -> Profile:
@@ -180,53 +189,28 @@ class AgentService:
             raise SpawnFailed("the sidecar is stopping; spawn again when it is back", slug="stopping") from closed
 
     async def _start(self, live: LiveAgent) -> Spawned:
-        live.token = self._launcher.mint(live)
-        assert live.ticket is not None
-        if live.ticket.position > 0 or live.stopping.is_set():
-            self._keep(self._start_when_granted(live), live.record)
-            return Spawned(record=live.record, token=live.token, context_injected=False, queued=True)
         try:
-            await self._begin(live)
+            await self._lives.begin(live)
+        except SlotLost:
+            return self._leave_queued(live)
         except PoolClosed as closed:
             stopping = SpawnFailed("the sidecar is stopping; spawn again when it is back", slug="stopping")
             await self._lives.fail_start(live, stopping)
             raise stopping from closed
+        except SidecarError as failure:
+            # Not tried again: the caller is told, and may do so itself.
+            await self._lives.fail_start(live, failure)
+            raise
+        self._keep(self._lives.live_through(live), live.record)
         if is_final(AgentState(live.record.status)) and live.record.process_id is None:
             raise SpawnFailed(
                 live.record.error or "it could not be started", details={"agent_id": live.record.agent_id}
             )
         return Spawned(record=live.record, token=live.token, context_injected=True, queued=False)
 
-    async def _begin(self, live: LiveAgent) -> None:
-        try:
-            await self._lives.begin(live)
-        except SidecarError as failure:
-            await self._lives.fail_start(live, failure)
-            raise
-        except PoolClosed:
-            raise
-        except Exception as error:
-            log.exception("agent_start_failed", agent_id=live.record.agent_id)
-            unexpected = SpawnFailed("the agent could not be started; the sidecar's log says why")
-            await self._lives.fail_start(live, unexpected)
-            raise unexpected from error
-        self._keep(self._lives.live_through(live), live.record)
-
-    async def _start_when_granted(self, live: LiveAgent) -> None:
-        try:
-            granted = await (live.granted() if live.ticket is not None else self._lives.requeue(live))
-        except PoolClosed:
-            return  # still queued in storage: the next sidecar takes it up again
-        if not granted:
-            await self._lives.end_unstarted(live, Outcome.KILLED, "it was ended while it waited in the queue")
-            return
-        live.token = ""  # The token of the spawn's answer may be old by now: the process gets one of its own.
-        try:
-            await self._begin(live)
-        except PoolClosed:
-            log.info("start_left_to_next_sidecar", agent_id=live.record.agent_id)
-        except SidecarError as failure:
-            log.warning("queued_agent_failed", agent_id=live.record.agent_id, code=failure.code, slug=failure.slug)
+    def _leave_queued(self, live: LiveAgent) -> Spawned:
+        self._keep(self._lives.live_from_queue(live), live.record)
+        return Spawned(record=live.record, token=live.token, context_injected=False, queued=True)
 
     def _keep(self, work: Coroutine[Any, Any, T], record: AgentRecord) -> asyncio.Task[T]:
         task = asyncio.create_task(work, name=f"agent {record.agent_id}")
@@ -245,7 +229,7 @@ class AgentService:
     def resume_queued(self, live: LiveAgent) -> None:
         """Take up an agent that an earlier sidecar had accepted; it waits even where the queue has become shorter."""
         self._registry.live[live.record.agent_id] = live
-        self._keep(self._start_when_granted(live), live.record)
+        self._keep(self._lives.live_from_queue(live), live.record)
 
     def conclude_lost(self, live: LiveAgent, exited: AgentExited) -> None:
         """Tell the end of an agent whose sidecar died; its restart policy then decides as for any other end."""

@@ -211,7 +211,7 @@ class RunService:
             step = await self._change(run_id, name, agent_id=agent_id, status="running")
             run = self._runs[run_id]
             try:
-                await self._agents.spawn(_request(run, step), agent_id=agent_id)
+                await self._agents.spawn(_request(run, step), agent_id=agent_id, is_start_awaited=False)
             except (PoolSaturated, StorageWriteFailed) as refused:
                 await self._pause(run_id, refused.retry_after_s or 1.0)
                 if self._is_cancelled(run_id):

@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from agentpool.config import WorkerConfig
-from agentpool.errors import LaunchFailed, UnknownAgent
+from agentpool.errors import LaunchFailed, SlotLost, UnknownAgent
 from agentpool.handle import WorkerHandle
 from agentpool.messages import AgentStarted, WorkerLost
 from agentpool.proctable import snapshot
@@ -168,11 +168,28 @@ async def test_a_crash_loop_is_reported_and_not_looped(tmp_path: Path) -> None:
             os.kill(worker, signal.SIGKILL)
             lost = await bench.fact(WorkerLost, lambda fact, pid=worker: fact.pid == pid)  # type: ignore[misc]
             assert lost.is_replaced is (number < 2)
-        assert pool.stats().workers_held_back == 1
-        with pytest.raises(LaunchFailed) as caught:
-            await bench.launch("a", leave())
-        assert (caught.value.reason, caught.value.is_permanent) == ("worker_lost", False)
+        stats = pool.stats()
+        assert (stats.workers_held_back, stats.capacity, stats.limited_by) == (1, 0, "workers")
+        assert pool.enqueue("a", share_key="tests").position == 1
         assert pool.stats().running == 0
+
+
+async def test_a_slot_is_given_back_when_the_last_worker_dies_before_the_launch(tmp_path: Path) -> None:
+    """Prevents a slot that is lost with the worker, and one that is granted before there is another worker."""
+    async with local_bench(tmp_path, workers=1) as (bench, pool):
+        spec = await bench.spec("a", leave())
+        await pool.enqueue("a", share_key="tests").ready()
+        (worker,) = pool.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        await until_async(lambda: not pool.worker_pids(), what="the loss is seen")
+        with pytest.raises(SlotLost):
+            await pool.launch(spec)
+        again = pool.enqueue("a", share_key="tests")
+        assert (again.position, pool.stats().running) == (1, 0)
+        await again.ready()
+        assert pool.stats().workers == 1
+        await pool.launch(spec)
+        assert (await bench.exited("a")).exit_code == 0
 
 
 async def test_a_worker_that_is_held_back_shows_in_the_health(tmp_path: Path) -> None:
@@ -204,6 +221,8 @@ async def test_workers_killed_at_random_lose_no_agent(tmp_path: Path, chaos_seed
                 await bench.launch(name, say({"type": "heartbeat"}), {"do": "sleep", "seconds": 0.2}, leave())
             except LaunchFailed as error:
                 return error.reason
+            except SlotLost:
+                return "never started"
             return "started"
 
         async def kill() -> None:
@@ -213,7 +232,7 @@ async def test_workers_killed_at_random_lose_no_agent(tmp_path: Path, chaos_seed
                     os.kill(chance.choice(pids), signal.SIGKILL)
 
         *starts, _ = await asyncio.gather(*(start(name) for name in names), kill())
-        assert set(map(str, starts)) <= {"started", "worker_lost"}
+        assert set(map(str, starts)) <= {"started", "worker_lost", "never started"}
         for name, what in zip(names, starts, strict=True):
             if what == "started":
                 assert (await bench.exited(name)).survivors.count == 0

@@ -210,7 +210,7 @@ async def test_a_start_that_fails_after_the_launch_leaves_nothing(
             raise RuntimeError("nobody foresaw this")
 
         monkeypatch.setattr(supervisor.pool, "launch", launch_and_note)
-        monkeypatch.setattr(supervisor._lives, "_attach_feed", fail)
+        monkeypatch.setattr(supervisor._lives._starter, "_attach_feed", fail)
         with capture_logs(), pytest.raises(SpawnFailed):
             await supervisor.agents.spawn(request("/bin/sleep", "600"))
         (pid,) = pids

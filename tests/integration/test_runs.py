@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,23 @@ async def test_a_failing_step_fails_the_run_but_not_its_report(tmp_path: Path) -
         done = await finished(supervisor, run.run_id)
         assert (done.status, [step.status for step in done.steps]) == ("failed", ["failed", "completed"])
         assert "chief-architect" in (done.error or "")
+
+
+async def test_a_step_is_started_again_when_its_worker_died_over_the_start(tmp_path: Path) -> None:
+    """A worker that died while it started a step's agent failed the step, whatever the role's restart policy said."""
+    write_roles(tmp_path, chief_architect="echo fine", code_reviewer="echo fine")
+    role = tmp_path / "project" / ".orchestrator" / "profiles" / "chief-architect.md"
+    role.write_text(role.read_text().replace("runtime:", "restart: on-failure\nruntime:"))
+    async with running_supervisor(tmp_path) as supervisor:
+        (worker,) = supervisor.pool.worker_pids()
+        os.kill(worker, signal.SIGSTOP)
+        run = await supervisor.runs.create(PROJECT, issue_id="issue-1", task="look", workflow="quick")
+        lives = supervisor.registry.live
+        await until_async(lambda: any(live.has_process for live in lives.values()), what="the worker is to start it")
+        os.kill(worker, signal.SIGKILL)
+        done = await finished(supervisor, run.run_id)
+        assert (done.status, [step.status for step in done.steps]) == ("completed", ["completed", "completed"])
+        assert "agent_restarted" in [event.event_type for event in await events(supervisor)]
 
 
 async def test_cancel_leaves_nothing(tmp_path: Path) -> None:

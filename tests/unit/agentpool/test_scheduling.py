@@ -56,7 +56,7 @@ def test_priority_then_share_then_age() -> None:
     assert pick_ticket([], {}, 0.0, 30.0) is None
 
 
-def test_capacity_is_the_smallest_bound_and_never_zero() -> None:
+def test_capacity_is_the_smallest_bound_and_zero_only_without_a_worker() -> None:
     """Prevents a pool that promises what the machine has not got, or nothing at all."""
     roomy = {"configured": 100, "descriptor_limit": 10_000, "workers": 2, "running": 0, "agent_bytes": 10}
     assert capacity_of(**roomy, available_bytes=10**9, reserve_bytes=0) == (100, "configuration")
@@ -64,6 +64,8 @@ def test_capacity_is_the_smallest_bound_and_never_zero() -> None:
     assert capacity_of(**roomy, available_bytes=0, reserve_bytes=100) == (1, "memory")
     few = {**roomy, "descriptor_limit": 144}
     assert capacity_of(**few, available_bytes=10**9, reserve_bytes=0) == (20, "descriptors")
+    nobody = {**roomy, "workers": 0}
+    assert capacity_of(**nobody, available_bytes=10**9, reserve_bytes=0) == (0, "workers")
 
 
 def test_a_short_disk_takes_no_more_agents() -> None:
