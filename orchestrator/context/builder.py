@@ -180,6 +180,7 @@ class Builder:
             etag=answer.etag,
             generation=answer.generation,
             epoch=epoch,
+            problems=answer.problems,
             is_same=not answer.body,
             is_watched=self._watch(ask.root).watch.is_alive,
         )

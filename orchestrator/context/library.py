@@ -127,7 +127,8 @@ class Library:
             selection = self.choose(state, order, division)
             metadata = self._metadata.describe(state)
             body, etag = render(order, state, selection, metadata)
-            answer = BuildAnswer(body=body, etag=etag, generation=state.generation)
+            problems = tuple(metadata.get("problems", ()))
+            answer = BuildAnswer(body=body, etag=etag, generation=state.generation, problems=problems)
         self._shrink()
         return answer
 

@@ -103,11 +103,13 @@ class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuildAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """``body`` ends with ``"cache_hit":false}``; ``generation`` names the project's state that it shows."""
+    """``body`` ends with ``"cache_hit":false}``; ``generation`` names the project's state that it shows; ``problems``
+    say what of the metadata is missing for a fault of ours."""
 
     body: bytes
     etag: str
     generation: int
+    problems: tuple[str, ...] = ()
 
 
 class Stamp(msgspec.Struct, frozen=True, array_like=True):

@@ -29,6 +29,8 @@ STRATEGY = (
 #: Texts of so many characters at most are kept redacted; so many of them take some 5 MB.
 _SHORT = 200
 _redacted_before = lru_cache(maxsize=8192)(redact)
+#: RFC 3339 has years from 1 to 9999 only, file systems more.
+_EARLIEST_S, _LATEST_S = -62_135_596_800.0, 253_402_300_799.0
 _COMMITS_SHOWN = 30
 _OMITTED_SHOWN = 500
 
@@ -166,7 +168,7 @@ def _file(chosen: Chosen, names: dict[str, Names]) -> JSON:
 
 @lru_cache(maxsize=4096)
 def _moment(time_ns: int) -> str:
-    return rfc3339(time_ns / 1e9)
+    return rfc3339(min(max(time_ns / 1e9, _EARLIEST_S), _LATEST_S))
 
 
 def _structure(state: ProjectState) -> JSON:

@@ -11,9 +11,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from orchestrator.config import ContextSettings
 from orchestrator.context import BuiltContext, ContextEngine, ContextRequest
+from orchestrator.context.frames import Told
 from orchestrator.errors import BadRequest, ContextFailed
 from orchestrator.models import KnowledgeItem, Project, Result, ResultPage, ResultQuery
 from orchestrator.profiles.model import Profile
@@ -151,6 +153,21 @@ async def test_a_change_that_no_watch_reports_is_noticed(tmp_path: Path, monkeyp
         while b"account_marker" not in (await bench.ask()).body:
             assert time.monotonic() - start < 10, "the change never showed"
             await asyncio.sleep(0.05)
+
+
+async def test_what_cannot_be_described_is_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The builder has no log of its own: that a project's metadata was missing was told nowhere."""
+    async with Bench(tmp_path) as bench:
+        ask = bench.engine._builder.ask
+
+        async def with_problem(**fields: object) -> Told:
+            return msgspec.structs.replace(await ask(**fields), problems=("versions: KeyError",))
+
+        monkeypatch.setattr(bench.engine._builder, "ask", with_problem)
+        with capture_logs() as logs:
+            await bench.ask()
+    told = [line for line in logs if line["event"] == "context_metadata_failed"]
+    assert [(line["project_id"], line["problems"]) for line in told] == [("p", ("versions: KeyError",))]
 
 
 async def test_a_new_result_is_in_the_next_answer(tmp_path: Path) -> None:

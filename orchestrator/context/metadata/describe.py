@@ -7,6 +7,7 @@ import sys
 import time
 import tomllib
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -61,18 +62,18 @@ class Metadata:
         self._declared: dict[str, tuple[list[FileFacts | None], JSON]] = {}
 
     def describe(self, state: ProjectState) -> JSON:
-        """Type, languages (bytes of code and tests, most first), dependencies and further facts of a project."""
+        """Type, languages (bytes of code and tests, most first), dependencies and further facts of a project.
+
+        ``problems`` says what could not be described, and by which error. Raises OSError when there is no project.
+        """
         known = self._known.get(state.root)
         if known is None or known[0] != state.generation:
             known = self._known[state.root] = (state.generation, self._describe(state))
         # reports are mostly ignored files, which do not change the state: they are looked at each time
-        with reading(state.root) as reader:
-            coverage_found, build = _coverage(state, reader), last_build(reader)
         described = dict(known[1])
-        if coverage_found is not None:
-            described["test_coverage"] = coverage_found
-        if build is not None:
-            described |= {"last_build_status": build["status"], "last_build": build}
+        with reading(state.root) as reader:
+            _extend(described, "test_coverage", lambda: _coverage(state, reader))
+            _extend(described, "last_build", lambda: _last_build(reader))
         return described
 
     def _describe(self, state: ProjectState) -> JSON:
@@ -85,8 +86,10 @@ class Metadata:
         sources = [state.files.get(path) for path in (*places.manifests, *_STATING)]
         known = self._declared.get(state.root)
         if known is None or known[0] != sources:
+            stated: JSON = {"dependencies": []}
             with reading(state.root) as reader:
-                stated = {"dependencies": _dependencies(places.manifests, reader), **_versions(state, reader)}
+                _extend(stated, "dependencies", lambda: {"dependencies": _dependencies(places.manifests, reader)})
+                _extend(stated, "versions", lambda: _versions(state, reader))
             known = self._declared[state.root] = (sources, stated)
         return known[1]
 
@@ -95,6 +98,17 @@ class Metadata:
         if known is None or known[0] != state.layout:
             known = self._places[state.root] = (state.layout, _find_places(state))
         return known[1]
+
+
+def _extend(described: JSON, name: str, find: Callable[[], JSON]) -> None:
+    """Add what ``find`` gives, or to ``problems`` that it failed: a file of the project never fails its context."""
+    try:
+        found = find()
+        msgspec.json.encode(found)  # else the answer as a whole could not be
+    except Exception as error:  # noqa: BLE001 - the edge of what reads files that anybody may have written
+        described["problems"] = [*described.get("problems", ()), f"{name}: {type(error).__name__}"]
+    else:
+        described |= found
 
 
 def _find_places(state: ProjectState) -> Places:
@@ -187,8 +201,13 @@ def _json(reader: Reader, path: str) -> JSON:
     return decoded if isinstance(decoded, dict) else {}
 
 
-def _coverage(state: ProjectState, reader: Reader) -> JSON | None:
-    """The first readable report: percent, source and age."""
+def _last_build(reader: Reader) -> JSON:
+    build = last_build(reader)
+    return {} if build is None else {"last_build_status": build["status"], "last_build": build}
+
+
+def _coverage(state: ProjectState, reader: Reader) -> JSON:
+    """``test_coverage`` (percent, or number of files, with source and age) by the first report that can be read."""
     for path in coverage.REPORTS:
         stamp = reader.stamp(path)
         if stamp is None or not coverage.is_acceptable(stamp.size):
@@ -201,12 +220,12 @@ def _coverage(state: ProjectState, reader: Reader) -> JSON | None:
         if path == ".coverage":
             files = coverage.measured_files(Path(state.root, path)) if sys.platform != "win32" else None
             if files is not None:
-                return {**entry, "files_measured": files}
+                return {"test_coverage": {**entry, "files_measured": files}}
             continue
         try:
             percent = coverage.percent_of(path, reader.read(path, stamp.size + 1).data)
         except Refused:
             continue
         if percent is not None:
-            return {"line_percent": percent, **entry}
-    return None
+            return {"test_coverage": {"line_percent": percent, **entry}}
+    return {}

@@ -13,8 +13,11 @@ import msgspec
 import yaml
 
 from orchestrator.context.metadata.xml import Element, parse_xml
+from orchestrator.context.reading import shown
 
 Found = Iterator[tuple[str, str, str]]
+#: A longer name is none, and a longer version is not told (characters; the longest are addresses).
+_LONGEST = 500
 
 
 class Dependency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -34,14 +37,25 @@ def dependencies(path: str, data: bytes) -> list[Dependency]:
         if re.fullmatch(pattern, name):
             text = data.decode("utf-8-sig", "replace")
             try:
-                rows = list(parse(text))
+                return [
+                    Dependency(
+                        name=_sendable(name),
+                        version=_sendable(version) if len(version) <= _LONGEST else "",
+                        scope=_sendable(scope),
+                        ecosystem=ecosystem,
+                        manifest=shown(path),
+                    )
+                    for name, version, scope in parse(text)
+                    if len(name) <= _LONGEST and len(scope) <= _LONGEST
+                ]
             except _BROKEN:
                 return []
-            return [
-                Dependency(name=row[0], version=row[1], scope=row[2], ecosystem=ecosystem, manifest=path)
-                for row in rows
-            ]
     return []
+
+
+def _sendable(text: str) -> str:
+    """``text`` without lone surrogates, which a format's escapes can make and nothing can encode."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def is_manifest(path: str) -> bool:
@@ -61,6 +75,7 @@ _BROKEN = (
     TypeError,
     AttributeError,
     IndexError,
+    ArithmeticError,
     RecursionError,
     configparser.Error,
     yaml.YAMLError,
@@ -76,6 +91,8 @@ def _requirement(text: str, scope: str) -> tuple[str, str, str] | None:
 
 
 def _requirements(lines: Any, scope: str = "runtime") -> Found:
+    if lines and isinstance(lines, str | dict):
+        raise TypeError("no list of requirements")
     for line in lines or ():
         if isinstance(line, str) and not line.strip().startswith(("#", "-")):
             found = _requirement(line, scope)
@@ -247,10 +264,18 @@ def _gemfile(text: str) -> Found:
             around = "runtime"
 
 
+#: libyaml's parser takes a tenth of the time. Every scalar is a text to these loaders, as names are to the tools: for
+#: YAML 1.1 ``on`` would be true. They know no merging of mappings either, which grows without bounds.
+_YAML = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+_NULLS = ("~", "null", "Null", "NULL")
+_LETTER = re.compile(r"[A-Za-z]")
+
+
 def _pubspec(text: str) -> Found:
-    data = yaml.safe_load(text) or {}
+    data = yaml.load(text, Loader=_YAML) or {}
     for key, scope in (("dependencies", "runtime"), ("dev_dependencies", "dev")):
-        yield from _versions(data.get(key) or {}, scope)
+        for name, version, _ in _versions(data.get(key) or {}, scope, skipped=("<<",)):
+            yield name, "" if version in _NULLS else version, scope
 
 
 _MIX = re.compile(r"\{\s*:(\w+)\s*,\s*(?:\"([^\"]*)\")?([^}]*)(?:\}|\Z)")
@@ -276,13 +301,13 @@ def _swift(text: str) -> Found:
 
 
 def _conda(text: str) -> Found:
-    data = yaml.safe_load(text) or {}
-    for line in data.get("dependencies") or ():
-        if isinstance(line, str):
+    lines = (yaml.load(text, Loader=_YAML) or {}).get("dependencies")
+    for line in lines if isinstance(lines, list) else ():
+        if isinstance(line, dict):
+            yield from _requirements([] if line.get("pip") in _NULLS else line.get("pip"))
+        elif isinstance(line, str) and line not in _NULLS and _LETTER.search(line):
             name, _, version = line.partition("=")
             yield name.strip(), version.strip("= "), "runtime"
-        elif isinstance(line, dict):
-            yield from _requirements(line.get("pip"))
 
 
 _PARSERS: tuple[tuple[str, str, Callable[[str], Found]], ...] = (

@@ -17,6 +17,7 @@ from orchestrator.context.models import Role
 from orchestrator.context.persist import path_of
 from orchestrator.context.project import ProjectState
 from orchestrator.context.rank import MOST_RANKED
+from orchestrator.context.render import _moment
 from tests.support.context import document, new_library, order, paths
 from tests.support.repo import MIXED_FILES, PYTHON_FILES, git, sample_repository, write_files
 from tests.support.roster import roster
@@ -81,6 +82,12 @@ def test_every_excerpt_is_the_files_lines(
             assert entry["content"] == data.decode()
         total += len(entry["content"].encode())
     assert total <= budget
+
+
+@pytest.mark.parametrize(("seconds", "year"), [(1 << 40, "9999"), (-(1 << 40), "0001"), (1_700_000_000, "2023")])
+def test_a_file_of_any_time_has_a_moment(seconds: int, year: str) -> None:
+    """A file of the year 36812, which some file systems take, failed every context that showed it."""
+    assert _moment(seconds * 10**9).startswith(year)
 
 
 def test_a_changed_file_alone_is_indexed_again(tmp_path: Path) -> None:

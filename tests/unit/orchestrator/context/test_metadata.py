@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import random
+import re
 import time
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from orchestrator.context.metadata import describe
 from orchestrator.context.metadata.coverage import percent_of
 from orchestrator.context.metadata.manifests import dependencies
 from orchestrator.context.metadata.xml import parse_xml
@@ -77,6 +86,95 @@ def test_each_manifest_is_read(name: str, text: str, expected: dict[str, str]) -
 def test_a_broken_manifest_gives_nothing(name: str, text: str) -> None:
     """One broken manifest failed the whole context."""
     assert isinstance(dependencies(name, text.encode()), list)
+
+
+_TABLES = (
+    "dependencies", "devDependencies", "require", "require-dev", "packages", "dev-packages", "dev_dependencies",
+    "project", "tool", "dependency-groups", "target", "workspace",
+)  # fmt: skip
+_INNER = ("on", "2", "null", "a", "version", "poetry", "group", "dependencies", "optional-dependencies", "pip")
+_ODD: Any = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 1 << 70) | st.floats() | st.sampled_from(["", "a>=1", "null", "\x00é"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_INNER), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return "''" if value is None else json.dumps(value).replace("NaN", "nan").replace("Infinity", "inf")
+
+
+def _written(value: dict[str, Any], name: str) -> str:
+    if name.endswith("toml") or name == "Pipfile":
+        return "".join(f"{json.dumps(key)} = {_toml(each)}\n" for key, each in value.items())
+    text = json.dumps(value)
+    return re.sub(r'"(\w+)":', r"\1:", text) if re.search("ya?ml$", name) else text
+
+
+def _assert_sendable(name: str, text: str) -> None:
+    rows = dependencies(name, text.encode())
+    msgspec.json.encode(rows)
+    assert all(isinstance(part, str) for row in rows for part in (row.name, row.version, row.scope))
+
+
+@settings(max_examples=60)
+@given(st.dictionaries(st.sampled_from(_TABLES), _ODD, min_size=1, max_size=8))
+def test_a_manifest_of_odd_types_gives_rows_that_can_be_sent(value: dict[str, Any]) -> None:
+    """A list for a table, a number for a name or null for a version failed every context of the project."""
+    for name in {case[0] for case in CASES} | {"environment.yml"}:
+        _assert_sendable(name, _written(value, name))
+
+
+@pytest.mark.parametrize(("name", "text"), [case[:2] for case in CASES])
+def test_a_manifest_with_pieces_out_of_place_gives_rows_that_can_be_sent(name: str, text: str) -> None:
+    """A manifest in the middle of a merge failed every context of the project."""
+    dice = random.Random(f"{name}{text}")
+    pieces = re.split(r"(\W)", text)
+    for _ in range(200):
+        odd = [dice.choice(pieces), "", "null", "on", "2", "\n", '"\\ud800"', "${", "[", "{"]
+        _assert_sendable(name, "".join(dice.choice(odd) if dice.random() < 0.3 else piece for piece in pieces))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("pubspec.yaml", "dependencies:\n  on: ^1.0\n  2: ^2\n  h:\n  path: ~\n  a: {git: x}\n", "on^1.0 2^2 h path a"),
+        ("pubspec.yaml", 'dependencies: {"\\uD800": 1, b: 2}\n', ""),
+        ("environment.yml", "dependencies: numpy\n", ""),
+        ("environment.yml", "dependencies:\n- numpy=1\n- 3\n- null\n- pip: null\n- pip: [a==1]\n", "numpy1 a==1"),
+        ("pyproject.toml", '[project]\ndependencies = "httpx"\n', ""),
+        ("pyproject.toml", '[project]\ndependencies = {httpx = "1"}\n', ""),
+        ("package.json", f'{{"dependencies": {{"{"a" * 5000}": "1", "b": "{"1" * 5000}"}}}}', "b"),
+    ],
+)  # fmt: skip
+def test_names_are_what_the_tool_takes_them_for(name: str, text: str, expected: str) -> None:
+    """``on`` was true, which failed every context of the project; the letters of a text were dependencies."""
+    assert " ".join(row.name + row.version for row in dependencies(name, text.encode())) == expected
+
+
+def test_a_manifest_in_a_directory_of_any_name_is_described(tmp_path: Path) -> None:
+    """A directory's name that is no UTF-8 failed every context of the project."""
+    write_files(tmp_path, {"app.py": "x = 1\n"})
+    directory = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(directory)
+    Path(os.fsdecode(directory), "package.json").write_text('{"dependencies": {"react": "^18"}}')
+    rows = document(tmp_path)["context"]["metadata"]["dependencies"]
+    assert rows == [{"name": "react", "version": "^18", "ecosystem": "npm", "manifest": "caf\ufffd/package.json"}]
+
+
+def test_what_cannot_be_described_is_absent_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault in what reads manifests or reports failed every context of the project."""
+    write_files(tmp_path, {"app.py": "x = 1\n", "package.json": '{"version": "7"}', "junit.xml": "<testsuite/>"})
+    monkeypatch.setattr(describe, "dependencies", lambda *_: [object()])
+    monkeypatch.setattr(describe, "last_build", lambda *_: {"status": "\ud800"})
+    metadata = document(tmp_path)["context"]["metadata"]
+    assert metadata["problems"] == ["dependencies: AttributeError", "last_build: UnicodeEncodeError"]
+    assert (metadata["dependencies"], metadata["version"], metadata["project_type"]) == ([], "7", "python")
+    assert "last_build_status" not in metadata
 
 
 @pytest.mark.parametrize(
