@@ -295,7 +295,7 @@ _SWIFT = re.compile(r"\.package\(\s*(?:name:\s*\"[^\"]*\"\s*,\s*)?url:\s*\"([^\"
 
 
 def _swift(text: str) -> Found:
-    for match in _SWIFT.finditer(text):
+    for match in _SWIFT.finditer(_without(_SLASHES, text)):
         name = match.group(1).rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
         yield name, " ".join(match.group(2).split()), "runtime"
 

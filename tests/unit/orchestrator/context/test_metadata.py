@@ -70,6 +70,7 @@ CASES = [
     ("Directory.Packages.props", '<Project><ItemGroup><PackageVersion Include="A" Version="7" /></ItemGroup></Project>', {"A": "7"}),  # noqa: E501
     ("mix.exs", 'def deps do\n    [\n # {:dead, "1"},\n {:b, "~> 2", path: "#x"}]\n  end\n', {"b": "~> 2"}),
     ("Package.swift", '.package(url: "https://example.invalid/a/NIO.git", from: "2.0.0")', {"NIO": 'from: "2.0.0"'}),
+    ("Package.swift", '// .package(url: "https://x/old.git", from: "1")\n.package(url: "https://x/new", from: "2")', {"new": 'from: "2"'}),  # noqa: E501
 ]  # fmt: skip
 
 
