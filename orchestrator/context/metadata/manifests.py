@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import re
-import tomllib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from orchestrator.context.metadata.toml import parse_toml
 from orchestrator.context.metadata.xml import Element, parse_xml
 from orchestrator.context.reading import shown
 
@@ -101,7 +101,7 @@ def _requirements(lines: Any, scope: str = "runtime") -> Found:
 
 
 def _pyproject(text: str) -> Found:
-    data = tomllib.loads(text)
+    data = parse_toml(text)
     project = data.get("project", {})
     yield from _requirements(project.get("dependencies"))
     for extra, lines in project.get("optional-dependencies", {}).items():
@@ -127,9 +127,13 @@ def _requirements_txt(text: str) -> Found:
     yield from _requirements(re.split(r"\s--", line)[0] for line in re.sub(r"\\\n", " ", text).split("\n"))
 
 
+_SPACES = re.compile(r"(?<=\S)[^\S\n]{2,}")
+
+
 def _setup_cfg(text: str) -> Found:
     parser = configparser.RawConfigParser()
-    parser.read_string(text)
+    # the time of its pattern for a key grows with the square of the spaces in the line
+    parser.read_string(_SPACES.sub(" ", text))
     if parser.has_option("options", "install_requires"):
         yield from _requirements(parser.get("options", "install_requires").split("\n"))
     if parser.has_section("options.extras_require"):
@@ -138,7 +142,7 @@ def _setup_cfg(text: str) -> Found:
 
 
 def _pipfile(text: str) -> Found:
-    data = tomllib.loads(text)
+    data = parse_toml(text)
     yield from _versions(data.get("packages", {}), "runtime")
     yield from _versions(data.get("dev-packages", {}), "dev")
 
@@ -162,7 +166,7 @@ def _composer(text: str) -> Found:
 
 
 def _cargo(text: str) -> Found:
-    data = tomllib.loads(text)
+    data = parse_toml(text)
     tables = [data, data.get("workspace", {}), *data.get("target", {}).values()]
     for table in tables:
         yield from _versions(table.get("dependencies", {}), "runtime")
@@ -185,6 +189,9 @@ def _go_mod(text: str) -> Found:
             yield words[0], words[1], "indirect" if "indirect" in comment else "runtime"
 
 
+_NAMED = re.compile(r"\$\{([^{}]+)\}")
+
+
 def _pom(text: str) -> Found:
     root = parse_xml(text)
     parent = next((entry.value("version") for entry in root.children("parent")), "")
@@ -192,7 +199,12 @@ def _pom(text: str) -> Found:
     properties |= {entry.name: entry.text for part in root.children("properties") for entry in part.entries}
 
     def version_of(entry: Element) -> str:
-        return re.sub(r"\$\{([^{}]+)\}", lambda match: properties.get(match[1]) or match[0], entry.value("version"))
+        written = entry.value("version")
+        # what is too long to be told is not put together: a megabyte may be named in it a hundred thousand times
+        if len(written) > _LONGEST or any(len(properties.get(name, "")) > _LONGEST for name in _NAMED.findall(written)):
+            return ""
+        version = _NAMED.sub(lambda match: properties.get(match[1]) or match[0], written)
+        return version if len(version) <= _LONGEST else ""
 
     managing = [part for holder in root.children("dependencyManagement") for part in holder.children("dependencies")]
     managed = {_coordinates(entry): version_of(entry) for part in managing for entry in part.children("dependency")}
@@ -291,13 +303,14 @@ def _mix(text: str) -> Found:
         )
 
 
-_SWIFT = re.compile(r"\.package\(\s*(?:name:\s*\"[^\"]*\"\s*,\s*)?url:\s*\"([^\"]+)\"\s*,\s*([^)]*)\)")
+_SWIFT = re.compile(r"\.package\(\s*(?:name:\s*\"[^\"]*\"\s*,\s*)?url:\s*\"([^\"]+)\"\s*,\s*([^)]*+)(\)|\Z)")
 
 
 def _swift(text: str) -> Found:
     for match in _SWIFT.finditer(_without(_SLASHES, text)):
         name = match.group(1).rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
-        yield name, " ".join(match.group(2).split()), "runtime"
+        if match.group(3):
+            yield name, " ".join(match.group(2).split()), "runtime"
 
 
 def _conda(text: str) -> Found:

@@ -6,7 +6,9 @@ import json
 import os
 import random
 import re
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.context.metadata import describe
+from orchestrator.context.metadata import coverage, describe
 from orchestrator.context.metadata.coverage import percent_of
 from orchestrator.context.metadata.manifests import dependencies
 from orchestrator.context.metadata.xml import parse_xml
@@ -189,10 +191,25 @@ def test_what_cannot_be_described_is_absent_and_told(tmp_path: Path, monkeypatch
         ("build.gradle", '"' + '\\"' * 100_000),
         ("mix.exs", "defp deps do\n" + "{:a, " * 50_000),
         ("pom.xml", _POM.replace("${v}", "${" * 50_000)),
+        ("pom.xml", _POM.replace("${v}", "${v}" * 100).replace("5.1", "5" * 2_000_000)),
+        ("pom.xml", "<project>" + "x\n" * 2_000_000 + "</project>"),
+        ("Package.swift", '.package(url: "x", ' * 20_000),
+        ("Package.swift", '.package(name: "x", url: "' * 20_000),
+        ("pyproject.toml", ".".join("a" * 100_000) + " = 1\n"),
+        ("Cargo.toml", "[" + ".".join("a" * 100_000) + "]\na = 1\n"),
+        ("setup.cfg", "[a]\nb" + " " * 100_000 + "c\n"),
+        ("setup.cfg", "[a]\nb" + "\u3000\t" * 100_000 + "c\n"),
+        ("requirements.txt", "a [" * 50_000 + "(" * 50_000 + "@ " + " " * 50_000),
+        (
+            "environment.yml",
+            "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{f'*a{n - 1}, ' * 9}]}}\n" for n in range(1, 9)),
+        ),
+        ("go.mod", "require (\n" * 50_000),
     ],
 )
 def test_no_manifest_takes_long_to_read(name: str, text: str) -> None:
-    """Eight kilobytes of blank lines in a build file took five seconds, and a hundred of them an hour, at each look."""
+    """Eight kilobytes of blank lines in a build file took five seconds, and a hundred of them an hour, at each look;
+    the longer a text within XML was the longer took each of its lines."""
     began = time.thread_time()
     dependencies(name, text.encode())
     assert time.thread_time() - began < 2.0
@@ -235,6 +252,46 @@ def test_xml_entities_are_refused() -> None:
 def test_coverage_is_read_or_absent(name: str, data: bytes, percent: float | None) -> None:
     """An unreadable report was told as 0 %."""
     assert percent_of(name, data) == percent
+
+
+_ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c"
+
+
+@pytest.mark.parametrize(
+    ("statements", "files"),
+    [
+        ("CREATE TABLE file (id INTEGER); INSERT INTO file VALUES (1), (2), (3);", 3),
+        (f"CREATE VIEW file AS {_ENDLESS} LIMIT 50000;", None),
+        (f"CREATE VIEW v AS {_ENDLESS}; CREATE VIRTUAL TABLE file USING fts5(x, content=v, content_rowid=x);", None),
+        ("CREATE TABLE line_bits (id INTEGER);", None),
+    ],
+)  # fmt: skip
+def test_files_of_coverages_database_are_counted_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statements: str, files: int | None
+) -> None:
+    """A view in place of the table was computed, without end if its author liked, while the project waited."""
+    monkeypatch.setattr(coverage, "_ASKED_S", 0.2)
+    path = tmp_path / "a?b%2f#c" / ".coverage"
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(statements)
+    assert coverage.measured_files(path) == files
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("lcov.info", b"LF:1\nLH:" + b"9" * 4000 + b"\n"),
+        ("lcov.info", b"LF:1\nLH:-1\n"),
+        ("coverage.xml", b'<coverage line-rate="nan"/>'),
+        ("coverage.xml", b'<coverage line-rate="1e400"/>'),
+        ("coverage.json", b'{"totals": {"percent_covered": 1' + b"0" * 400 + b"}}"),
+        ("coverage.json", b'{"totals": [], "total": {"lines": {"pct": "Unknown"}}}'),
+    ],
+)
+def test_coverage_beyond_all_bounds_is_absent(name: str, data: bytes) -> None:
+    """A number that is none failed every context of the project, or was told."""
+    assert percent_of(name, data) is None
 
 
 def test_a_mixed_project_is_described(tmp_path: Path) -> None:
