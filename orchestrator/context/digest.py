@@ -62,14 +62,19 @@ def digest(reader: Reader, task: Task, words: Sequence[str] | None = None) -> Di
         found.is_text = False
         return found
     found.checksum = content.checksum
-    found.stamp = content.stamp
-    if time.time_ns() - content.stamp.mtime_ns < _RACY_NS:
-        found.stamp = Stamp(content.stamp.size, content.stamp.mtime_ns, -1, content.stamp.inode)
+    found.stamp = lasting(content.stamp)
     if task.checksum and task.checksum == content.checksum:
         found.is_same = True
         return found
     _look(found, task.path, content.data, words)
     return found
+
+
+def lasting(stamp: Stamp) -> Stamp:
+    """``stamp`` of a file that was just read, or one that no file has when it may yet change under this one."""
+    if time.time_ns() - stamp.mtime_ns < _RACY_NS:
+        return Stamp(stamp.size, stamp.mtime_ns, -1, stamp.inode)
+    return stamp
 
 
 def _look(found: Digest, path: str, data: bytes, words: Sequence[str] | None) -> None:

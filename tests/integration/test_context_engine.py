@@ -142,6 +142,33 @@ async def test_a_changed_byte_shows_within_a_second_and_at_once_on_refresh(tmp_p
             await asyncio.sleep(0.01)
 
 
+_REPORT = '<testsuite tests="3" failures="{}"/>'
+
+
+@pytest.mark.parametrize("seen_by", ["refresh", "watch", "comparison"])
+async def test_a_changed_report_shows_though_git_ignores_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen_by: str
+) -> None:
+    """A failed run was called passed, also on refresh, until some file of the project changed."""
+    if seen_by == "comparison":
+        monkeypatch.setenv("WATCHFILES_FORCE_POLLING", "true")
+        monkeypatch.setenv("WATCHFILES_POLL_DELAY_MS", "600000")
+    async with Bench(tmp_path) as bench:
+        write_files(bench.root, {".gitignore": "junit.xml\n", "junit.xml": _REPORT.format(0)})
+        other = await bench.ask("money")
+        built = await bench.settled()
+        assert [each.document["context"]["metadata"]["last_build_status"] for each in (other, built)] == ["passed"] * 2
+        write_files(bench.root, {"junit.xml": _REPORT.format(3)})
+        if seen_by == "refresh":
+            built = await bench.ask(refresh=True)
+            assert built.document["context"]["metadata"]["last_build"]["failed"] == 3
+        for task in ("account", "money"):
+            deadline = time.monotonic() + 20
+            while (await bench.ask(task)).document["context"]["metadata"]["last_build_status"] != "failed":
+                assert time.monotonic() < deadline, "the new report never showed"
+                await asyncio.sleep(0.05)
+
+
 async def test_a_change_that_no_watch_reports_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where watching is impossible the cache was never invalidated."""
     monkeypatch.setenv("WATCHFILES_FORCE_POLLING", "true")
