@@ -36,7 +36,7 @@ class Digest(msgspec.Struct, array_like=True):
     """What is known of a file after it was read; fields as in ``FileFacts``.
 
     ``counted`` is None when the file is not indexed. ``is_same``: it still has its task's checksum, and was not
-    looked at any further.
+    looked at any further. ``refusal``: why it could not be read.
     """
 
     stamp: Stamp
@@ -46,6 +46,7 @@ class Digest(msgspec.Struct, array_like=True):
     is_text: bool = True
     is_same: bool = False
     counted: Counted | None = None
+    refusal: str = ""
 
 
 def digest(reader: Reader, task: Task, words: Sequence[str] | None = None) -> Digest:
@@ -58,8 +59,8 @@ def digest(reader: Reader, task: Task, words: Sequence[str] | None = None) -> Di
         return found
     try:
         content = reader.read(task.path, LARGEST_BYTES)
-    except Refused:
-        found.is_text = False
+    except Refused as error:
+        found.is_text, found.refusal = False, error.reason
         return found
     found.checksum = content.checksum
     found.stamp = lasting(content.stamp)

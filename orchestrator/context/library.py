@@ -172,6 +172,7 @@ class Library:
             selection,
             omitted=withheld + selection.omitted,
             is_truncated=selection.is_truncated or len(ground) > MOST_RANKED,
+            unranked=max(0, len(ground) - MOST_RANKED),
         )
 
     def _competing(self, ranked: Sequence[Ranked], budget: int) -> Sequence[Ranked]:

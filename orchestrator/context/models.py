@@ -125,7 +125,8 @@ class FileFacts(msgspec.Struct, array_like=True):
     """What is known of one file of a project.
 
     ``kind`` and ``language`` are of ``orchestrator.context.kinds``; ``document`` is its number in the index
-    (-1: not indexed), ``checksum`` the hexadecimal SHA-256 of all bytes (empty: never read).
+    (-1: not indexed), ``checksum`` the hexadecimal SHA-256 of all bytes (empty: never read), ``refusal`` why it could
+    not be read.
     """
 
     path: str
@@ -135,6 +136,7 @@ class FileFacts(msgspec.Struct, array_like=True):
     checksum: str = ""
     document: int = -1
     is_text: bool = True
+    refusal: str = ""
 
 
 class Commit(msgspec.Struct, frozen=True, array_like=True):

@@ -57,6 +57,7 @@ def render(order: BuildOrder, state: ProjectState, selection: Selection, metadat
             {"path": shown(path), "reason": reason, **({"names": names[path]} if path in names else {})}
             for path, reason in selection.omitted[:_OMITTED_SHOWN]
         ],
+        "omitted_total": len(selection.omitted) + selection.unranked,
     }
     body = _quickly(document, state)
     if len(body) > ANSWER_BYTES - 1024:
@@ -133,6 +134,7 @@ def _drop(document: JSON, sizes: list[tuple[int, int]], tier: int, excess: int) 
         entry = files.pop(place)
         document["total_size_bytes"] -= sizes.pop(place)[1]
         document["file_count"] -= 1
+        document["omitted_total"] += 1
         if len(omitted) < _OMITTED_SHOWN:
             omitted.append({"path": entry["path"], "reason": "budget"})
         excess -= len(msgspec.json.encode(entry))
