@@ -39,6 +39,7 @@ class Context(TypedDict):
     total_size_bytes: int
     file_count: int
     omitted: list[JSON]
+    omitted_total: int
     timestamp: str
     cache_hit: bool
     partial: NotRequired[bool]

@@ -96,8 +96,8 @@ class OmittedFile(Form, frozen=True, kw_only=True):
 
 
 class ContextAnswer(Form, frozen=True, kw_only=True):
-    """A context; ``cache_hit`` tells whether it was built for this request. A provisional one says ``partial``, and
-    only that one."""
+    """A context; ``cache_hit`` tells whether it was built for this request. ``omitted`` names the first 500 files that
+    were left out, ``omitted_total`` counts all. A provisional one says ``partial``, and only that one."""
 
     issue_id: str
     agent_type: str
@@ -107,6 +107,7 @@ class ContextAnswer(Form, frozen=True, kw_only=True):
     total_size_bytes: int
     file_count: int
     omitted: list[OmittedFile]
+    omitted_total: int
     timestamp: Timestamp
     cache_hit: bool
     partial: bool | None = None

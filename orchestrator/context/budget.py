@@ -35,7 +35,8 @@ class Chosen(msgspec.Struct, frozen=True):
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """What was chosen, best first, and what was left out: ``(path, reason)``.
+    """What was chosen, best first, and what was left out: ``(path, reason)``, and how many files beyond those that are
+    ranked at all.
 
     ``unshown``: by path the views of the best files of which nothing went in, best first.
     """
@@ -44,6 +45,7 @@ class Selection(msgspec.Struct, frozen=True):
     omitted: list[tuple[str, str]]
     is_truncated: bool
     unshown: dict[str, View] = {}
+    unranked: int = 0
 
 
 class Packing(msgspec.Struct, frozen=True, kw_only=True):

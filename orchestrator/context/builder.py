@@ -180,6 +180,7 @@ class Builder:
             etag=answer.etag,
             generation=answer.generation,
             epoch=epoch,
+            problems=answer.problems,
             is_same=not answer.body,
             is_watched=self._watch(ask.root).watch.is_alive,
         )
@@ -223,10 +224,12 @@ class Builder:
         return epoch, result
 
     def _verify(self, ask: Ask) -> Told:
-        """Compare every known file with its stamp; a difference that the watch missed makes a new epoch."""
+        """Compare every known file and report with its stamp; a difference that the watch missed makes a new epoch."""
         watched = self._watch(ask.root)
         state = self._library.state(ask.root)
-        if watched.refreshed == watched.epoch and not (state.is_unchanged() and watched.watch.is_alive):
+        if watched.refreshed == watched.epoch and not (
+            state.is_unchanged() and watched.watch.is_alive and not self._library.has_news(ask.root)
+        ):
             self._changed(ask.root, None)
         return Told(number=ask.number, epoch=watched.epoch, is_watched=watched.watch.is_alive)
 

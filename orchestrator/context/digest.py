@@ -36,7 +36,7 @@ class Digest(msgspec.Struct, array_like=True):
     """What is known of a file after it was read; fields as in ``FileFacts``.
 
     ``counted`` is None when the file is not indexed. ``is_same``: it still has its task's checksum, and was not
-    looked at any further.
+    looked at any further. ``refusal``: why it could not be read.
     """
 
     stamp: Stamp
@@ -46,6 +46,7 @@ class Digest(msgspec.Struct, array_like=True):
     is_text: bool = True
     is_same: bool = False
     counted: Counted | None = None
+    refusal: str = ""
 
 
 def digest(reader: Reader, task: Task, words: Sequence[str] | None = None) -> Digest:
@@ -58,18 +59,23 @@ def digest(reader: Reader, task: Task, words: Sequence[str] | None = None) -> Di
         return found
     try:
         content = reader.read(task.path, LARGEST_BYTES)
-    except Refused:
-        found.is_text = False
+    except Refused as error:
+        found.is_text, found.refusal = False, error.reason
         return found
     found.checksum = content.checksum
-    found.stamp = content.stamp
-    if time.time_ns() - content.stamp.mtime_ns < _RACY_NS:
-        found.stamp = Stamp(content.stamp.size, content.stamp.mtime_ns, -1, content.stamp.inode)
+    found.stamp = lasting(content.stamp)
     if task.checksum and task.checksum == content.checksum:
         found.is_same = True
         return found
     _look(found, task.path, content.data, words)
     return found
+
+
+def lasting(stamp: Stamp) -> Stamp:
+    """``stamp`` of a file that was just read, or one that no file has when it may yet change under this one."""
+    if time.time_ns() - stamp.mtime_ns < _RACY_NS:
+        return Stamp(stamp.size, stamp.mtime_ns, -1, stamp.inode)
+    return stamp
 
 
 def _look(found: Digest, path: str, data: bytes, words: Sequence[str] | None) -> None:

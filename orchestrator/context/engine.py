@@ -257,6 +257,8 @@ class ContextEngine:
             known_generation=old.generation if old is not None and old.results == newest else 0,
         )
         self._builds += 1
+        if told.problems:
+            _log.warning("context_metadata_failed", project_id=project.project_id, problems=told.problems)
         known = self._projects.setdefault(project.path, Flight())
         known.is_watched = told.is_watched
         known.epoch = max(known.epoch, told.epoch)

@@ -28,7 +28,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask", tag_field="t"):
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True, tag="told", tag_field="t"):
-    """Builder to supervisor: the answer to an ``Ask``; ``error`` is set when it failed."""
+    """Builder to supervisor: the answer to an ``Ask``; ``error`` is set when it failed, ``problems`` go to the log."""
 
     number: int
     body: bytes = b""
@@ -38,6 +38,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, tag="told", tag_field="t")
     is_watched: bool = False
     is_same: bool = False
     data: JSON = {}
+    problems: tuple[str, ...] = ()
     error: str | None = None
 
 

@@ -122,14 +122,21 @@ class Library:
         with state.lock, Division(self._hire, order.root) as division:
             is_looked_at = state.looked_at > asked_at
             _refresh(state, None if order.is_refresh and not is_looked_at else changed, division)
+            if self._metadata.look(state):
+                state.generation += 1  # the files are the same, the answer is not
             if known_generation and known_generation == state.generation:
                 return BuildAnswer(body=b"", etag="", generation=state.generation)
             selection = self.choose(state, order, division)
             metadata = self._metadata.describe(state)
             body, etag = render(order, state, selection, metadata)
-            answer = BuildAnswer(body=body, etag=etag, generation=state.generation)
+            problems = tuple(metadata.get("problems", ()))
+            answer = BuildAnswer(body=body, etag=etag, generation=state.generation, problems=problems)
         self._shrink()
         return answer
+
+    def has_news(self, root: str) -> bool:
+        """Whether the project's reports are others than the last answer's. Raises OSError."""
+        return self._metadata.has_news(self.state(root))
 
     def choose(self, state: ProjectState, order: BuildOrder, division: Division | None = None) -> Selection:
         """Rank and pack for ``order``; the caller holds the state's lock. ``division`` shares the opening of files."""
@@ -165,6 +172,7 @@ class Library:
             selection,
             omitted=withheld + selection.omitted,
             is_truncated=selection.is_truncated or len(ground) > MOST_RANKED,
+            unranked=max(0, len(ground) - MOST_RANKED),
         )
 
     def _competing(self, ranked: Sequence[Ranked], budget: int) -> Sequence[Ranked]:

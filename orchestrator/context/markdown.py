@@ -100,15 +100,15 @@ def _history(git: JSON) -> str:
 
 
 def _omitted(document: JSON) -> str:
-    omitted = document.get("omitted") or []
-    if not omitted:
+    omitted, total = document["omitted"], document["omitted_total"]
+    if not total:
         return ""
     lines = ["## Left out\n", f"Truncation: {document['truncation_strategy']}.\n"]
     for item in omitted[:100]:
         defines = f"; defines {_names(item)}" if item.get("names") else ""
         lines.append(f"- `{_one_line(item['path'])}`: {item['reason']}{defines}")
-    if len(omitted) > 100:
-        lines.append(f"- and {len(omitted) - 100} more")
+    if total > min(len(omitted), 100):
+        lines.append(f"- and {total - min(len(omitted), 100)} more")
     return "\n".join(lines) + "\n"
 
 

@@ -103,11 +103,13 @@ class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuildAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """``body`` ends with ``"cache_hit":false}``; ``generation`` names the project's state that it shows."""
+    """``body`` ends with ``"cache_hit":false}``; ``generation`` names the project's state that it shows; ``problems``
+    say what of the metadata is missing for a fault of ours."""
 
     body: bytes
     etag: str
     generation: int
+    problems: tuple[str, ...] = ()
 
 
 class Stamp(msgspec.Struct, frozen=True, array_like=True):
@@ -123,7 +125,8 @@ class FileFacts(msgspec.Struct, array_like=True):
     """What is known of one file of a project.
 
     ``kind`` and ``language`` are of ``orchestrator.context.kinds``; ``document`` is its number in the index
-    (-1: not indexed), ``checksum`` the hexadecimal SHA-256 of all bytes (empty: never read).
+    (-1: not indexed), ``checksum`` the hexadecimal SHA-256 of all bytes (empty: never read), ``refusal`` why it could
+    not be read.
     """
 
     path: str
@@ -133,6 +136,7 @@ class FileFacts(msgspec.Struct, array_like=True):
     checksum: str = ""
     document: int = -1
     is_text: bool = True
+    refusal: str = ""
 
 
 class Commit(msgspec.Struct, frozen=True, array_like=True):

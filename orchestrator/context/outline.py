@@ -160,6 +160,7 @@ class Block(msgspec.Struct, frozen=True, array_like=True):
 _LEAST_LINES = 6
 _MOST_LINES = 60
 _LEADERS = (b"@", b"#", b"//", b"/*", b"*", b"--", b"///", b"%", b"#[", b'"""')
+_MACRO_OR_HEADING = re.compile(rb"#[ \t]*define[ \t]|#{1,6}[ \t]")
 
 
 class Lines:
@@ -206,9 +207,12 @@ def blocks(lines: Lines, found: list[Definition]) -> list[Block]:
     if not lines.count:
         return []
     cuts: dict[int, str] = {1: ""}
+    defined, lead = 0, 1
     for definition in found:
         line = lines.number(definition.offset)
-        cuts[_lead(lines, line)] = definition.name
+        lead = _lead(lines, line, defined, lead)
+        cuts[lead] = definition.name
+        defined = line
     result: list[Block] = []
     starts = sorted(cuts)
     for index, first in enumerate(starts):
@@ -223,12 +227,16 @@ def blocks(lines: Lines, found: list[Definition]) -> list[Block]:
     return result
 
 
-def _lead(lines: Lines, line: int) -> int:
-    """The first of the decorators, attributes and comments directly above ``line``."""
+def _lead(lines: Lines, line: int, defined: int, lead: int) -> int:
+    """The first of the decorators, attributes and comments directly above ``line``. The definition before is in line
+    ``defined``, and its own first one is ``lead``: nothing above is looked at twice."""
     while line > 1:
         above = lines.text(line - 1, line - 1).strip()
         if not above.startswith(_LEADERS):
             break
+        if line - 1 == defined:
+            # a method such as JavaScript's ``#name() {`` counts as a comment; macros and headings stand for themselves
+            return line if _MACRO_OR_HEADING.match(above) else lead
         line -= 1
     return line
 

@@ -20,7 +20,7 @@ from orchestrator.context.models import Commit, FileFacts
 from orchestrator.privacy import make_private_directory
 
 #: Changes whenever what is indexed, or how, changes: files of another version are not used.
-VERSION = 5
+VERSION = 6
 
 
 class StoredField(msgspec.Struct, array_like=True):

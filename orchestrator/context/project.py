@@ -317,6 +317,7 @@ class ProjectState:
     def _take(self, task: Task, found: Digest, old: FileFacts | None) -> FileFacts:
         """Facts of a file that was read; its document is kept when the content is the same."""
         facts = FileFacts(task.path, found.stamp, found.kind, found.language, found.checksum, -1, found.is_text)
+        facts.refusal = found.refusal
         if found.is_same and old is not None:
             facts.kind, facts.document, facts.is_text = old.kind, old.document, old.is_text
         elif found.counted is not None:
@@ -371,14 +372,16 @@ class ProjectState:
         return has_changed
 
     def withheld(self) -> list[tuple[str, str]]:
-        """Text files that are never shown, with the reason: ``secret``, ``too_large`` or ``lfs_pointer``; made once
-        for a state."""
+        """Text files that are never shown, with the reason: ``secret``, ``too_large``, ``lfs_pointer``, or why they
+        could not be read; made once for a state."""
         if self._withheld is None or self._withheld[0] != self.generation:
             found = []
             for path, facts in self.files.items():
-                if facts.document < 0 and facts.is_text:
+                if facts.document < 0 and (facts.is_text or facts.refusal):
                     if is_secret_file(path):
                         found.append((path, "secret"))
+                    elif facts.refusal:
+                        found.append((path, facts.refusal))
                     elif facts.stamp.size > LARGEST_BYTES:
                         found.append((path, "too_large"))
                     elif facts.kind == "lfs":

@@ -29,6 +29,8 @@ STRATEGY = (
 #: Texts of so many characters at most are kept redacted; so many of them take some 5 MB.
 _SHORT = 200
 _redacted_before = lru_cache(maxsize=8192)(redact)
+#: RFC 3339 has years from 1 to 9999 only, file systems more.
+_EARLIEST_S, _LATEST_S = -62_135_596_800.0, 253_402_300_799.0
 _COMMITS_SHOWN = 30
 _OMITTED_SHOWN = 500
 
@@ -55,6 +57,7 @@ def render(order: BuildOrder, state: ProjectState, selection: Selection, metadat
             {"path": shown(path), "reason": reason, **({"names": names[path]} if path in names else {})}
             for path, reason in selection.omitted[:_OMITTED_SHOWN]
         ],
+        "omitted_total": len(selection.omitted) + selection.unranked,
     }
     body = _quickly(document, state)
     if len(body) > ANSWER_BYTES - 1024:
@@ -131,6 +134,7 @@ def _drop(document: JSON, sizes: list[tuple[int, int]], tier: int, excess: int) 
         entry = files.pop(place)
         document["total_size_bytes"] -= sizes.pop(place)[1]
         document["file_count"] -= 1
+        document["omitted_total"] += 1
         if len(omitted) < _OMITTED_SHOWN:
             omitted.append({"path": entry["path"], "reason": "budget"})
         excess -= len(msgspec.json.encode(entry))
@@ -166,7 +170,7 @@ def _file(chosen: Chosen, names: dict[str, Names]) -> JSON:
 
 @lru_cache(maxsize=4096)
 def _moment(time_ns: int) -> str:
-    return rfc3339(time_ns / 1e9)
+    return rfc3339(min(max(time_ns / 1e9, _EARLIEST_S), _LATEST_S))
 
 
 def _structure(state: ProjectState) -> JSON:

@@ -11,9 +11,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from orchestrator.config import ContextSettings
 from orchestrator.context import BuiltContext, ContextEngine, ContextRequest
+from orchestrator.context.frames import Told
 from orchestrator.errors import BadRequest, ContextFailed
 from orchestrator.models import KnowledgeItem, Project, Result, ResultPage, ResultQuery
 from orchestrator.profiles.model import Profile
@@ -140,6 +142,33 @@ async def test_a_changed_byte_shows_within_a_second_and_at_once_on_refresh(tmp_p
             await asyncio.sleep(0.01)
 
 
+_REPORT = '<testsuite tests="3" failures="{}"/>'
+
+
+@pytest.mark.parametrize("seen_by", ["refresh", "watch", "comparison"])
+async def test_a_changed_report_shows_though_git_ignores_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen_by: str
+) -> None:
+    """A failed run was called passed, also on refresh, until some file of the project changed."""
+    if seen_by == "comparison":
+        monkeypatch.setenv("WATCHFILES_FORCE_POLLING", "true")
+        monkeypatch.setenv("WATCHFILES_POLL_DELAY_MS", "600000")
+    async with Bench(tmp_path) as bench:
+        write_files(bench.root, {".gitignore": "junit.xml\n", "junit.xml": _REPORT.format(0)})
+        other = await bench.ask("money")
+        built = await bench.settled()
+        assert [each.document["context"]["metadata"]["last_build_status"] for each in (other, built)] == ["passed"] * 2
+        write_files(bench.root, {"junit.xml": _REPORT.format(3)})
+        if seen_by == "refresh":
+            built = await bench.ask(refresh=True)
+            assert built.document["context"]["metadata"]["last_build"]["failed"] == 3
+        for task in ("account", "money"):
+            deadline = time.monotonic() + 20
+            while (await bench.ask(task)).document["context"]["metadata"]["last_build_status"] != "failed":
+                assert time.monotonic() < deadline, "the new report never showed"
+                await asyncio.sleep(0.05)
+
+
 async def test_a_change_that_no_watch_reports_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where watching is impossible the cache was never invalidated."""
     monkeypatch.setenv("WATCHFILES_FORCE_POLLING", "true")
@@ -151,6 +180,21 @@ async def test_a_change_that_no_watch_reports_is_noticed(tmp_path: Path, monkeyp
         while b"account_marker" not in (await bench.ask()).body:
             assert time.monotonic() - start < 10, "the change never showed"
             await asyncio.sleep(0.05)
+
+
+async def test_what_cannot_be_described_is_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The builder has no log of its own: that a project's metadata was missing was told nowhere."""
+    async with Bench(tmp_path) as bench:
+        ask = bench.engine._builder.ask
+
+        async def with_problem(**fields: object) -> Told:
+            return msgspec.structs.replace(await ask(**fields), problems=("versions: KeyError",))
+
+        monkeypatch.setattr(bench.engine._builder, "ask", with_problem)
+        with capture_logs() as logs:
+            await bench.ask()
+    told = [line for line in logs if line["event"] == "context_metadata_failed"]
+    assert [(line["project_id"], line["problems"]) for line in told] == [("p", ("versions: KeyError",))]
 
 
 async def test_a_new_result_is_in_the_next_answer(tmp_path: Path) -> None:

@@ -69,6 +69,10 @@ def _odd_names(root: Path) -> None:
     write_files(root, dict.fromkeys(names, "account = 1\n"))
     for name in (b"latin\xe9.py", b"\xff\xfe", b"half\xc3.py"):
         Path(os.fsdecode(os.fsencode(root) + b"/" + name)).write_bytes(b"account = 2\n")
+    directory = Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9"))
+    directory.mkdir()
+    (directory / "package.json").write_text('{"dependencies": {"react": "^18"}}')
+    (directory / "pubspec.yaml").write_text("dependencies:\n  on: ^1.0\n  2:\n")
     commit_all(_repository(root), "Begin\n\n\x1b[31m\u2028 caf\xe9")
     (root / "new\nline.py").write_text("account = 3\n")
 

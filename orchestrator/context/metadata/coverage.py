@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -16,6 +17,11 @@ REPORTS = (
     "coverage.info", "coverage.json", "coverage/coverage-summary.json", "coverage.out", "cover.out", ".coverage",
 )  # fmt: skip
 _LARGEST = 32 << 20
+#: A database may hold anything, so it is asked for no longer (seconds), looked at after so many steps of its machine,
+#: and for so many rows.
+_ASKED_S = 2.0
+_STEPS = 10_000
+_MOST_FILES = 1_000_000
 
 
 def percent_of(name: str, data: bytes) -> float | None:
@@ -29,9 +35,13 @@ def percent_of(name: str, data: bytes) -> float | None:
             return _json(data)
         if name.endswith(".out"):
             return _go(data)
-    except (ValueError, KeyError, TypeError, AttributeError, msgspec.DecodeError):
+    except (ValueError, ArithmeticError, msgspec.DecodeError):
         return None
     return None
+
+
+def _rounded(percent: float) -> float | None:
+    return round(percent, 2) if 0 <= percent <= 100 else None
 
 
 def _cobertura(data: bytes) -> float | None:
@@ -43,8 +53,8 @@ def _cobertura(data: bytes) -> float | None:
         if "[" in text[start:end]:
             return None
         text = text[:start] + text[end + 1 :]
-    rate = parse_xml(text).attributes.get("line-rate")
-    return round(float(rate) * 100, 2) if rate is not None else None
+    rate = parse_xml(text, levels=1).attributes.get("line-rate")
+    return _rounded(float(rate) * 100) if rate is not None else None
 
 
 def _lcov(data: bytes) -> float | None:
@@ -54,14 +64,33 @@ def _lcov(data: bytes) -> float | None:
             found += int(line[3:])
         elif line.startswith("LH:"):
             hit += int(line[3:])
-    return round(100 * hit / found, 2) if found else None
+    return _rounded(100 * hit / found) if found else None
+
+
+class _Totals(msgspec.Struct):
+    percent_covered: float
+
+
+class _Lines(msgspec.Struct):
+    pct: float
+
+
+class _Total(msgspec.Struct):
+    lines: _Lines
+
+
+class _Report(msgspec.Struct):
+    """coverage.py's JSON has ``totals``, Istanbul's summary ``total``; what else is in them is skipped."""
+
+    totals: _Totals | None = None
+    total: _Total | None = None
 
 
 def _json(data: bytes) -> float | None:
-    decoded: Any = msgspec.json.decode(data)
-    if "totals" in decoded:
-        return round(float(decoded["totals"]["percent_covered"]), 2)
-    return round(float(decoded["total"]["lines"]["pct"]), 2)
+    report = msgspec.json.decode(data, type=_Report)
+    if report.totals is not None:
+        return _rounded(report.totals.percent_covered)
+    return _rounded(report.total.lines.pct) if report.total is not None else None
 
 
 def _go(data: bytes) -> float | None:
@@ -71,22 +100,22 @@ def _go(data: bytes) -> float | None:
         if len(fields) == 3:
             total += int(fields[1])
             covered += int(fields[1]) if int(fields[2]) else 0
-    return round(100 * covered / total, 2) if total else None
+    return _rounded(100 * covered / total) if total else None
 
 
 def measured_files(path: Path) -> int | None:
-    """How many files coverage.py's database at ``path`` measured; None when it is none."""
+    """How many files coverage.py's database at ``path`` measured; None when it is none, or does not tell in time."""
+    deadline = time.monotonic() + _ASKED_S
     try:
-        connection = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            connection.set_progress_handler(lambda: int(time.monotonic() > deadline), _STEPS)
+            # a view would compute whatever its author likes; row by row, since a mere count is no step
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'file'").fetchone():
+                return None
+            (count,) = connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM file LIMIT {_MOST_FILES})").fetchone()
     except sqlite3.Error:
         return None
-    try:
-        row = connection.execute("SELECT count(*) FROM file").fetchone()
-        return int(row[0])
-    except (sqlite3.Error, TypeError):
-        return None
-    finally:
-        connection.close()
+    return int(count) if count < _MOST_FILES else None
 
 
 def is_acceptable(size: int) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import sys
 import time
-import tomllib
 from collections import Counter, defaultdict
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 
 import msgspec
@@ -15,15 +15,19 @@ import msgspec
 from orchestrator.clock import rfc3339
 from orchestrator.context.digest import LARGEST_BYTES
 from orchestrator.context.metadata import coverage
-from orchestrator.context.metadata.builds import last_build
+from orchestrator.context.metadata.builds import last_build, read_counts
 from orchestrator.context.metadata.manifests import Dependency, dependencies, is_manifest
-from orchestrator.context.models import JSON, FileFacts
+from orchestrator.context.metadata.reports import Outcomes, Reports, find_reports
+from orchestrator.context.metadata.toml import parse_toml
+from orchestrator.context.models import JSON, FileFacts, Stamp
 from orchestrator.context.project import ProjectState
 from orchestrator.context.reading import Reader, Refused, reading
 from orchestrator.context.secrets import redact_each
 
 _MOST_DEPENDENCIES = 500
 _MOST_MANIFESTS = 60
+#: So many bytes of manifests are parsed (a hundredth of it is usual): parsers in Python take some seconds for them.
+_MANIFESTS_BYTES = 4 << 20
 #: Files that state versions, beside the manifests.
 _STATING = (".python-version", "pyproject.toml", "package.json", "go.mod")
 _CI = (
@@ -59,20 +63,44 @@ class Metadata:
         self._known: dict[str, tuple[int, JSON]] = {}
         self._places: dict[str, tuple[int, Places]] = {}
         self._declared: dict[str, tuple[list[FileFacts | None], JSON]] = {}
+        #: the reports as found, and as later ones are compared with them
+        self._reports: dict[str, tuple[Reports, Reports]] = {}
+        self._outcomes: defaultdict[str, Outcomes] = defaultdict(Outcomes)
+
+    def look(self, state: ProjectState) -> bool:
+        """Look for the project's reports, which mostly are ignored files and do not change its state; whether they
+        are others than at the last look. Raises OSError when there is no project."""
+        with reading(state.root) as reader:
+            found = find_reports(reader)
+        known = self._reports.get(state.root)
+        self._reports[state.root] = (found, found.lasting())
+        return known is not None and known[1] != found
+
+    def has_news(self, state: ProjectState) -> bool:
+        """What ``look`` would say. Raises OSError when there is no project."""
+        known = self._reports.get(state.root)
+        if known is None:
+            return False
+        with reading(state.root) as reader:
+            return known[1] != find_reports(reader)
 
     def describe(self, state: ProjectState) -> JSON:
-        """Type, languages (bytes of code and tests, most first), dependencies and further facts of a project."""
+        """Type, languages (bytes of code and tests, most first), dependencies and further facts of a project, with its
+        reports as they were at the last ``look``.
+
+        ``problems`` says what could not be described, and by which error. Raises OSError when there is no project.
+        """
         known = self._known.get(state.root)
         if known is None or known[0] != state.generation:
             known = self._known[state.root] = (state.generation, self._describe(state))
-        # reports are mostly ignored files, which do not change the state: they are looked at each time
-        with reading(state.root) as reader:
-            coverage_found, build = _coverage(state, reader), last_build(reader)
+        if state.root not in self._reports:
+            self.look(state)
+        (found, _), outcomes = self._reports[state.root], self._outcomes[state.root]
+        outcomes.keep_only(found.paths)
         described = dict(known[1])
-        if coverage_found is not None:
-            described["test_coverage"] = coverage_found
-        if build is not None:
-            described |= {"last_build_status": build["status"], "last_build": build}
+        with reading(state.root) as reader:
+            _extend(described, "test_coverage", lambda: _coverage(state.root, found.coverage, reader, outcomes))
+            _extend(described, "last_build", lambda: _last_build(found, reader, outcomes))
         return described
 
     def _describe(self, state: ProjectState) -> JSON:
@@ -85,8 +113,10 @@ class Metadata:
         sources = [state.files.get(path) for path in (*places.manifests, *_STATING)]
         known = self._declared.get(state.root)
         if known is None or known[0] != sources:
+            stated: JSON = {"dependencies": []}
             with reading(state.root) as reader:
-                stated = {"dependencies": _dependencies(places.manifests, reader), **_versions(state, reader)}
+                _extend(stated, "dependencies", lambda: {"dependencies": _dependencies(places.manifests, reader)})
+                _extend(stated, "versions", lambda: _versions(state, reader))
             known = self._declared[state.root] = (sources, stated)
         return known[1]
 
@@ -95,6 +125,17 @@ class Metadata:
         if known is None or known[0] != state.layout:
             known = self._places[state.root] = (state.layout, _find_places(state))
         return known[1]
+
+
+def _extend(described: JSON, name: str, find: Callable[[], JSON]) -> None:
+    """Add what ``find`` gives, or to ``problems`` that it failed: a file of the project never fails its context."""
+    try:
+        found = find()
+        msgspec.json.encode(found)  # else the answer as a whole could not be
+    except Exception as error:  # noqa: BLE001 - the edge of what reads files that anybody may have written
+        described["problems"] = [*described.get("problems", ()), f"{name}: {type(error).__name__}"]
+    else:
+        described |= found
 
 
 def _find_places(state: ProjectState) -> Places:
@@ -123,9 +164,11 @@ def languages(state: ProjectState) -> JSON:
 
 def _dependencies(manifests: list[str], reader: Reader) -> list[JSON]:
     rows: list[Dependency] = []
+    left = _MANIFESTS_BYTES
     for path in manifests:
         data = _read(reader, path)
-        if data is not None:
+        if data is not None and len(data) <= left:
+            left -= len(data)
             rows += dependencies(path, data)
     rows = rows[:_MOST_DEPENDENCIES]
     if not rows:
@@ -172,7 +215,7 @@ def _versions(state: ProjectState, reader: Reader) -> JSON:
 def _pyproject(reader: Reader) -> JSON:
     data = _read(reader, "pyproject.toml")
     try:
-        project = tomllib.loads((data or b"").decode("utf-8", "replace")).get("project", {})
+        project = parse_toml((data or b"").decode("utf-8", "replace")).get("project", {})
     except (ValueError, RecursionError):
         return {}
     return project if isinstance(project, dict) else {}
@@ -187,26 +230,38 @@ def _json(reader: Reader, path: str) -> JSON:
     return decoded if isinstance(decoded, dict) else {}
 
 
-def _coverage(state: ProjectState, reader: Reader) -> JSON | None:
-    """The first readable report: percent, source and age."""
-    for path in coverage.REPORTS:
-        stamp = reader.stamp(path)
-        if stamp is None or not coverage.is_acceptable(stamp.size):
-            continue
-        entry: JSON = {
-            "source": path,
-            "measured_at": rfc3339(stamp.mtime_ns / 1e9),
-            "age_days": max(0, int((time.time() - stamp.mtime_ns / 1e9) // 86400)),
-        }
-        if path == ".coverage":
-            files = coverage.measured_files(Path(state.root, path)) if sys.platform != "win32" else None
-            if files is not None:
-                return {**entry, "files_measured": files}
-            continue
-        try:
-            percent = coverage.percent_of(path, reader.read(path, stamp.size + 1).data)
-        except Refused:
-            continue
-        if percent is not None:
-            return {"line_percent": percent, **entry}
-    return None
+def _last_build(found: Reports, reader: Reader, outcomes: Outcomes) -> JSON:
+    build = last_build(
+        found.runs,
+        lambda path, stamp, parse: outcomes.get(path, stamp, partial(read_counts, reader, path, stamp, parse)),
+    )
+    return {} if build is None else {"last_build_status": build["status"], "last_build": build}
+
+
+def _coverage(root: str, found: dict[str, Stamp], reader: Reader, outcomes: Outcomes) -> JSON:
+    """``test_coverage`` (percent, or number of files, with source and age) by the first report that can be read."""
+    for path, stamp in found.items():
+        outcome = outcomes.get(path, stamp, partial(_outcome, root, path, stamp, reader))
+        if outcome:
+            entry = {
+                "source": path,
+                "measured_at": rfc3339(stamp.mtime_ns / 1e9),
+                "age_days": max(0, int((time.time() - stamp.mtime_ns / 1e9) // 86400)),
+            }
+            is_percent = "line_percent" in outcome
+            return {"test_coverage": {**outcome, **entry} if is_percent else {**entry, **outcome}}
+    return {}
+
+
+def _outcome(root: str, path: str, stamp: Stamp, reader: Reader) -> JSON:
+    """What a report of coverage says; empty when that is nothing."""
+    if not coverage.is_acceptable(stamp.size):
+        return {}
+    if path == ".coverage":
+        files = coverage.measured_files(Path(root, path)) if sys.platform != "win32" else None
+        return {} if files is None else {"files_measured": files}
+    try:
+        percent = coverage.percent_of(path, reader.read(path, stamp.size + 1).data)
+    except Refused:
+        return {}
+    return {} if percent is None else {"line_percent": percent}

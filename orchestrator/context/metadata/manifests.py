@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import re
-import tomllib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -12,9 +11,13 @@ from typing import Any
 import msgspec
 import yaml
 
+from orchestrator.context.metadata.toml import parse_toml
 from orchestrator.context.metadata.xml import Element, parse_xml
+from orchestrator.context.reading import shown
 
 Found = Iterator[tuple[str, str, str]]
+#: A longer name is none, and a longer version is not told (characters; the longest are addresses).
+_LONGEST = 500
 
 
 class Dependency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -34,14 +37,25 @@ def dependencies(path: str, data: bytes) -> list[Dependency]:
         if re.fullmatch(pattern, name):
             text = data.decode("utf-8-sig", "replace")
             try:
-                rows = list(parse(text))
+                return [
+                    Dependency(
+                        name=_sendable(name),
+                        version=_sendable(version) if len(version) <= _LONGEST else "",
+                        scope=_sendable(scope),
+                        ecosystem=ecosystem,
+                        manifest=shown(path),
+                    )
+                    for name, version, scope in parse(text)
+                    if len(name) <= _LONGEST and len(scope) <= _LONGEST
+                ]
             except _BROKEN:
                 return []
-            return [
-                Dependency(name=row[0], version=row[1], scope=row[2], ecosystem=ecosystem, manifest=path)
-                for row in rows
-            ]
     return []
+
+
+def _sendable(text: str) -> str:
+    """``text`` without lone surrogates, which a format's escapes can make and nothing can encode."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def is_manifest(path: str) -> bool:
@@ -61,6 +75,7 @@ _BROKEN = (
     TypeError,
     AttributeError,
     IndexError,
+    ArithmeticError,
     RecursionError,
     configparser.Error,
     yaml.YAMLError,
@@ -76,6 +91,8 @@ def _requirement(text: str, scope: str) -> tuple[str, str, str] | None:
 
 
 def _requirements(lines: Any, scope: str = "runtime") -> Found:
+    if lines and isinstance(lines, str | dict):
+        raise TypeError("no list of requirements")
     for line in lines or ():
         if isinstance(line, str) and not line.strip().startswith(("#", "-")):
             found = _requirement(line, scope)
@@ -84,7 +101,7 @@ def _requirements(lines: Any, scope: str = "runtime") -> Found:
 
 
 def _pyproject(text: str) -> Found:
-    data = tomllib.loads(text)
+    data = parse_toml(text)
     project = data.get("project", {})
     yield from _requirements(project.get("dependencies"))
     for extra, lines in project.get("optional-dependencies", {}).items():
@@ -110,9 +127,13 @@ def _requirements_txt(text: str) -> Found:
     yield from _requirements(re.split(r"\s--", line)[0] for line in re.sub(r"\\\n", " ", text).split("\n"))
 
 
+_SPACES = re.compile(r"(?<=\S)[^\S\n]{2,}")
+
+
 def _setup_cfg(text: str) -> Found:
     parser = configparser.RawConfigParser()
-    parser.read_string(text)
+    # the time of its pattern for a key grows with the square of the spaces in the line
+    parser.read_string(_SPACES.sub(" ", text))
     if parser.has_option("options", "install_requires"):
         yield from _requirements(parser.get("options", "install_requires").split("\n"))
     if parser.has_section("options.extras_require"):
@@ -121,7 +142,7 @@ def _setup_cfg(text: str) -> Found:
 
 
 def _pipfile(text: str) -> Found:
-    data = tomllib.loads(text)
+    data = parse_toml(text)
     yield from _versions(data.get("packages", {}), "runtime")
     yield from _versions(data.get("dev-packages", {}), "dev")
 
@@ -145,7 +166,7 @@ def _composer(text: str) -> Found:
 
 
 def _cargo(text: str) -> Found:
-    data = tomllib.loads(text)
+    data = parse_toml(text)
     tables = [data, data.get("workspace", {}), *data.get("target", {}).values()]
     for table in tables:
         yield from _versions(table.get("dependencies", {}), "runtime")
@@ -168,6 +189,9 @@ def _go_mod(text: str) -> Found:
             yield words[0], words[1], "indirect" if "indirect" in comment else "runtime"
 
 
+_NAMED = re.compile(r"\$\{([^{}]+)\}")
+
+
 def _pom(text: str) -> Found:
     root = parse_xml(text)
     parent = next((entry.value("version") for entry in root.children("parent")), "")
@@ -175,7 +199,12 @@ def _pom(text: str) -> Found:
     properties |= {entry.name: entry.text for part in root.children("properties") for entry in part.entries}
 
     def version_of(entry: Element) -> str:
-        return re.sub(r"\$\{([^{}]+)\}", lambda match: properties.get(match[1]) or match[0], entry.value("version"))
+        written = entry.value("version")
+        # what is too long to be told is not put together: a megabyte may be named in it a hundred thousand times
+        if len(written) > _LONGEST or any(len(properties.get(name, "")) > _LONGEST for name in _NAMED.findall(written)):
+            return ""
+        version = _NAMED.sub(lambda match: properties.get(match[1]) or match[0], written)
+        return version if len(version) <= _LONGEST else ""
 
     managing = [part for holder in root.children("dependencyManagement") for part in holder.children("dependencies")]
     managed = {_coordinates(entry): version_of(entry) for part in managing for entry in part.children("dependency")}
@@ -247,10 +276,18 @@ def _gemfile(text: str) -> Found:
             around = "runtime"
 
 
+#: libyaml's parser takes a tenth of the time. Every scalar is a text to these loaders, as names are to the tools: for
+#: YAML 1.1 ``on`` would be true. They know no merging of mappings either, which grows without bounds.
+_YAML = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+_NULLS = ("~", "null", "Null", "NULL")
+_LETTER = re.compile(r"[A-Za-z]")
+
+
 def _pubspec(text: str) -> Found:
-    data = yaml.safe_load(text) or {}
+    data = yaml.load(text, Loader=_YAML) or {}
     for key, scope in (("dependencies", "runtime"), ("dev_dependencies", "dev")):
-        yield from _versions(data.get(key) or {}, scope)
+        for name, version, _ in _versions(data.get(key) or {}, scope, skipped=("<<",)):
+            yield name, "" if version in _NULLS else version, scope
 
 
 _MIX = re.compile(r"\{\s*:(\w+)\s*,\s*(?:\"([^\"]*)\")?([^}]*)(?:\}|\Z)")
@@ -266,23 +303,24 @@ def _mix(text: str) -> Found:
         )
 
 
-_SWIFT = re.compile(r"\.package\(\s*(?:name:\s*\"[^\"]*\"\s*,\s*)?url:\s*\"([^\"]+)\"\s*,\s*([^)]*)\)")
+_SWIFT = re.compile(r"\.package\(\s*(?:name:\s*\"[^\"]*\"\s*,\s*)?url:\s*\"([^\"]+)\"\s*,\s*([^)]*+)(\)|\Z)")
 
 
 def _swift(text: str) -> Found:
-    for match in _SWIFT.finditer(text):
+    for match in _SWIFT.finditer(_without(_SLASHES, text)):
         name = match.group(1).rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
-        yield name, " ".join(match.group(2).split()), "runtime"
+        if match.group(3):
+            yield name, " ".join(match.group(2).split()), "runtime"
 
 
 def _conda(text: str) -> Found:
-    data = yaml.safe_load(text) or {}
-    for line in data.get("dependencies") or ():
-        if isinstance(line, str):
+    lines = (yaml.load(text, Loader=_YAML) or {}).get("dependencies")
+    for line in lines if isinstance(lines, list) else ():
+        if isinstance(line, dict):
+            yield from _requirements([] if line.get("pip") in _NULLS else line.get("pip"))
+        elif isinstance(line, str) and line not in _NULLS and _LETTER.search(line):
             name, _, version = line.partition("=")
             yield name.strip(), version.strip("= "), "runtime"
-        elif isinstance(line, dict):
-            yield from _requirements(line.get("pip"))
 
 
 _PARSERS: tuple[tuple[str, str, Callable[[str], Found]], ...] = (

@@ -26,27 +26,34 @@ class Element(msgspec.Struct):
 
 
 _DEEPEST = 200
+#: Characters that the parser gathers before it hands them over; else it does so for each line.
+_GATHERED = 1 << 16
 
 
-def parse_xml(text: str) -> Element:
-    """The root element. Raises ValueError for broken XML, for a document type and for absurd depth."""
+def parse_xml(text: str, levels: int = _DEEPEST) -> Element:
+    """The root element, with ``levels`` of elements, its own among them. Raises ValueError for broken XML, for a
+    document type and for absurd depth."""
     parser = expat.ParserCreate(namespace_separator="}")
+    parser.buffer_size = _GATHERED
+    parser.buffer_text = True
     top = Element("", {}, [])
     stack = [top]
+    texts: list[list[str]] = [[]]
 
     def start(name: str, attributes: dict[str, str]) -> None:
         if len(stack) > _DEEPEST:
             raise ValueError("nested too deeply")
         element = Element(name.rpartition("}")[2], attributes, [])
-        stack[-1].entries.append(element)
+        if len(stack) <= levels:
+            stack[-1].entries.append(element)
         stack.append(element)
+        texts.append([])
 
     def end(_: str) -> None:
-        element = stack.pop()
-        element.text = element.text.strip()
+        stack.pop().text = "".join(texts.pop()).strip()
 
     def characters(data: str) -> None:
-        stack[-1].text += data
+        texts[-1].append(data)
 
     def refuse(*_: object) -> None:
         raise ValueError("a document type is not accepted")

@@ -15,6 +15,7 @@ import pytest
 from orchestrator.context import builder as module
 from orchestrator.context.builder import Builder, BuilderOptions
 from orchestrator.context.frames import Ask, Stale, Told, decode_answer, receive
+from orchestrator.context.metadata import describe
 from orchestrator.context.project import Limits
 from tests.support.context import order
 from tests.support.repo import commit_all, sample_repository
@@ -82,3 +83,13 @@ def test_what_one_look_finds_is_news_for_all_answers(tmp_path: Path, what: str) 
         assert again.epoch == stale[0].epoch
         assert again.generation > cached.generation
         ask("forget", str(root))
+
+
+def test_what_cannot_be_described_is_told_to_the_supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The builder has no log: what failed there was known to nobody."""
+    root = sample_repository(tmp_path / "r")
+    monkeypatch.setattr(describe, "last_build", lambda *_: {})
+    with _builder(is_watching=False) as ask:
+        told = ask("build", str(root), order=order(root))[-1]
+    assert isinstance(told, Told)
+    assert told.problems == ("last_build: KeyError",)

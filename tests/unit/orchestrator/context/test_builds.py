@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.context import document
+from orchestrator.context.metadata import builds, describe
+from tests.support.context import document, new_library
 from tests.support.repo import write_files
 
 _JUNIT = '<testsuites><testsuite tests="7" failures="{0}" errors="0"/><testsuite tests="2" errors="1"/></testsuites>'
 _TRX = (
     '<TestRun xmlns="http://x"><ResultSummary outcome="{}"><Counters total="4" failed="{}"/></ResultSummary></TestRun>'
 )
+_COVERAGE = '<coverage line-rate="0.5"/>'
 CASES = [
     ("reports/junit.xml", _JUNIT.format(2), "failed", 3, 9),
     ("junit.xml", '<testsuite tests="3" failures="0" errors="0" name="x"/>', "passed", 0, 3),
@@ -69,6 +72,39 @@ def test_a_broken_report_says_nothing(tmp_path: Path, path: str, text: str) -> N
     """A torn report was taken for a success, or failed the context."""
     write_files(tmp_path, {"a.py": "x = 1\n", path: text})
     assert "last_build_status" not in _metadata(tmp_path)
+
+
+@pytest.mark.parametrize("number", ["-1", "9" * 400])
+def test_a_number_that_counts_no_tests_says_nothing(tmp_path: Path, number: str) -> None:
+    """Less than no failures were a failure, and a number of 400 digits was told."""
+    write_files(tmp_path, {"a.py": "x = 1\n", "junit.xml": f'<testsuite tests="1" failures="{number}"/>'})
+    assert "last_build_status" not in _metadata(tmp_path)
+
+
+def test_a_report_is_read_once_for_each_of_its_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight megabytes of test output were parsed again for each answer."""
+    write_files(tmp_path, {"a.py": "x = 1\n", "junit.xml": '<testsuite tests="1"/>', "coverage.xml": _COVERAGE})
+    for name in ("junit.xml", "coverage.xml"):
+        os.utime(tmp_path / name, (1_700_000_000, 1_700_000_000))
+    read: list[str] = []
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            read.append(function.__name__)
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(describe, "read_counts", counted(builds.read_counts))
+    monkeypatch.setattr(describe, "_outcome", counted(describe._outcome))
+    library = new_library()
+    for _ in range(3):
+        metadata = document(tmp_path, library=library)["context"]["metadata"]
+    assert len(read) == 2
+    assert (metadata["last_build"]["tests"], metadata["test_coverage"]["line_percent"]) == (1, 50.0)
+    write_files(tmp_path, {"junit.xml": '<testsuite tests="2"/>'})
+    assert document(tmp_path, library=library)["context"]["metadata"]["last_build"]["tests"] == 2
+    assert len(read) == 3
 
 
 def test_one_broken_report_of_a_run_leaves_its_outcome_open(tmp_path: Path) -> None:

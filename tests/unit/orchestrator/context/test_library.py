@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.context.markdown import markdown
 from orchestrator.context.models import Role
 from orchestrator.context.persist import path_of
 from orchestrator.context.project import ProjectState
 from orchestrator.context.rank import MOST_RANKED
+from orchestrator.context.render import _moment
 from tests.support.context import document, new_library, order, paths
 from tests.support.repo import MIXED_FILES, PYTHON_FILES, git, sample_repository, write_files
 from tests.support.roster import roster
@@ -81,6 +83,12 @@ def test_every_excerpt_is_the_files_lines(
             assert entry["content"] == data.decode()
         total += len(entry["content"].encode())
     assert total <= budget
+
+
+@pytest.mark.parametrize(("seconds", "year"), [(1 << 40, "9999"), (-(1 << 40), "0001"), (1_700_000_000, "2023")])
+def test_a_file_of_any_time_has_a_moment(seconds: int, year: str) -> None:
+    """A file of the year 36812, which some file systems take, failed every context that showed it."""
+    assert _moment(seconds * 10**9).startswith(year)
 
 
 def test_a_changed_file_alone_is_indexed_again(tmp_path: Path) -> None:
@@ -212,6 +220,36 @@ def test_explain_says_why_and_what_is_missing(tmp_path: Path) -> None:
     told = new_library().explain(order(root, "account", max_bytes=400))
     assert told["files"][0]["signals"]["body"] > 0
     assert {entry["path"] for entry in told["omitted"]} | {entry["path"] for entry in told["files"]} >= {"README.md"}
+
+
+@pytest.mark.parametrize("count", [700, MOST_RANKED + 300])
+def test_every_file_that_is_left_out_is_counted(tmp_path: Path, count: int) -> None:
+    """Of 700 files 18 were given and 500 named: of the others nothing was said, nor that there were any."""
+    write_files(tmp_path, {f"m{n}.py": f"value_{n} = {n}\n" for n in range(count)})
+    answer = document(tmp_path, "value_7", max_bytes=300)
+    assert answer["file_count"] > 0
+    assert len(answer["omitted"]) == 500
+    assert answer["file_count"] + answer["omitted_total"] == count
+    assert f"- and {answer['omitted_total'] - 100} more" in markdown(answer)
+
+
+def test_a_file_that_is_refused_is_named_with_the_reason(tmp_path: Path) -> None:
+    """A file that could not be read was in the project's list of files, and neither given nor left out."""
+    root = tmp_path / "r"
+    write_files(root, {"a.py": "x = 1\n", "b.py": "x = 2\n", ".env": "x"})
+    for name in ("b.py", ".env"):
+        if os.geteuid():
+            (root / name).chmod(0)
+        else:  # whom no mode stops
+            os.link(root / name, tmp_path / name)
+            os.chown(root / name, 12345, 12345)
+    library = new_library()
+    answer = document(root, "x", library=library)
+    reason = "unreadable" if os.geteuid() else "foreign_link"
+    assert paths(answer) == ["a.py"]
+    assert answer["omitted"] == [{"path": ".env", "reason": "secret"}, {"path": "b.py", "reason": reason}]
+    assert answer["omitted_total"] == 2
+    assert library.explain(order(root, "x"))["omitted"] == answer["omitted"]
 
 
 def test_what_nobody_could_be_shown_is_no_truncation(tmp_path: Path) -> None:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import random
+import re
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from orchestrator.context.metadata import coverage, describe
 from orchestrator.context.metadata.coverage import percent_of
 from orchestrator.context.metadata.manifests import dependencies
 from orchestrator.context.metadata.xml import parse_xml
@@ -61,6 +72,7 @@ CASES = [
     ("Directory.Packages.props", '<Project><ItemGroup><PackageVersion Include="A" Version="7" /></ItemGroup></Project>', {"A": "7"}),  # noqa: E501
     ("mix.exs", 'def deps do\n    [\n # {:dead, "1"},\n {:b, "~> 2", path: "#x"}]\n  end\n', {"b": "~> 2"}),
     ("Package.swift", '.package(url: "https://example.invalid/a/NIO.git", from: "2.0.0")', {"NIO": 'from: "2.0.0"'}),
+    ("Package.swift", '// .package(url: "https://x/old.git", from: "1")\n.package(url: "https://x/new", from: "2")', {"new": 'from: "2"'}),  # noqa: E501
 ]  # fmt: skip
 
 
@@ -79,6 +91,95 @@ def test_a_broken_manifest_gives_nothing(name: str, text: str) -> None:
     assert isinstance(dependencies(name, text.encode()), list)
 
 
+_TABLES = (
+    "dependencies", "devDependencies", "require", "require-dev", "packages", "dev-packages", "dev_dependencies",
+    "project", "tool", "dependency-groups", "target", "workspace",
+)  # fmt: skip
+_INNER = ("on", "2", "null", "a", "version", "poetry", "group", "dependencies", "optional-dependencies", "pip")
+_ODD: Any = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 1 << 70) | st.floats() | st.sampled_from(["", "a>=1", "null", "\x00é"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_INNER), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return "''" if value is None else json.dumps(value).replace("NaN", "nan").replace("Infinity", "inf")
+
+
+def _written(value: dict[str, Any], name: str) -> str:
+    if name.endswith("toml") or name == "Pipfile":
+        return "".join(f"{json.dumps(key)} = {_toml(each)}\n" for key, each in value.items())
+    text = json.dumps(value)
+    return re.sub(r'"(\w+)":', r"\1:", text) if re.search("ya?ml$", name) else text
+
+
+def _assert_sendable(name: str, text: str) -> None:
+    rows = dependencies(name, text.encode())
+    msgspec.json.encode(rows)
+    assert all(isinstance(part, str) for row in rows for part in (row.name, row.version, row.scope))
+
+
+@settings(max_examples=60)
+@given(st.dictionaries(st.sampled_from(_TABLES), _ODD, min_size=1, max_size=8))
+def test_a_manifest_of_odd_types_gives_rows_that_can_be_sent(value: dict[str, Any]) -> None:
+    """A list for a table, a number for a name or null for a version failed every context of the project."""
+    for name in {case[0] for case in CASES} | {"environment.yml"}:
+        _assert_sendable(name, _written(value, name))
+
+
+@pytest.mark.parametrize(("name", "text"), [case[:2] for case in CASES])
+def test_a_manifest_with_pieces_out_of_place_gives_rows_that_can_be_sent(name: str, text: str) -> None:
+    """A manifest in the middle of a merge failed every context of the project."""
+    dice = random.Random(f"{name}{text}")
+    pieces = re.split(r"(\W)", text)
+    for _ in range(200):
+        odd = [dice.choice(pieces), "", "null", "on", "2", "\n", '"\\ud800"', "${", "[", "{"]
+        _assert_sendable(name, "".join(dice.choice(odd) if dice.random() < 0.3 else piece for piece in pieces))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("pubspec.yaml", "dependencies:\n  on: ^1.0\n  2: ^2\n  h:\n  path: ~\n  a: {git: x}\n", "on^1.0 2^2 h path a"),
+        ("pubspec.yaml", 'dependencies: {"\\uD800": 1, b: 2}\n', ""),
+        ("environment.yml", "dependencies: numpy\n", ""),
+        ("environment.yml", "dependencies:\n- numpy=1\n- 3\n- null\n- pip: null\n- pip: [a==1]\n", "numpy1 a==1"),
+        ("pyproject.toml", '[project]\ndependencies = "httpx"\n', ""),
+        ("pyproject.toml", '[project]\ndependencies = {httpx = "1"}\n', ""),
+        ("package.json", f'{{"dependencies": {{"{"a" * 5000}": "1", "b": "{"1" * 5000}"}}}}', "b"),
+    ],
+)  # fmt: skip
+def test_names_are_what_the_tool_takes_them_for(name: str, text: str, expected: str) -> None:
+    """``on`` was true, which failed every context of the project; the letters of a text were dependencies."""
+    assert " ".join(row.name + row.version for row in dependencies(name, text.encode())) == expected
+
+
+def test_a_manifest_in_a_directory_of_any_name_is_described(tmp_path: Path) -> None:
+    """A directory's name that is no UTF-8 failed every context of the project."""
+    write_files(tmp_path, {"app.py": "x = 1\n"})
+    directory = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(directory)
+    Path(os.fsdecode(directory), "package.json").write_text('{"dependencies": {"react": "^18"}}')
+    rows = document(tmp_path)["context"]["metadata"]["dependencies"]
+    assert rows == [{"name": "react", "version": "^18", "ecosystem": "npm", "manifest": "caf\ufffd/package.json"}]
+
+
+def test_what_cannot_be_described_is_absent_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault in what reads manifests or reports failed every context of the project."""
+    write_files(tmp_path, {"app.py": "x = 1\n", "package.json": '{"version": "7"}', "junit.xml": "<testsuite/>"})
+    monkeypatch.setattr(describe, "dependencies", lambda *_: [object()])
+    monkeypatch.setattr(describe, "last_build", lambda *_: {"status": "\ud800"})
+    metadata = document(tmp_path)["context"]["metadata"]
+    assert metadata["problems"] == ["dependencies: AttributeError", "last_build: UnicodeEncodeError"]
+    assert (metadata["dependencies"], metadata["version"], metadata["project_type"]) == ([], "7", "python")
+    assert "last_build_status" not in metadata
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -90,10 +191,25 @@ def test_a_broken_manifest_gives_nothing(name: str, text: str) -> None:
         ("build.gradle", '"' + '\\"' * 100_000),
         ("mix.exs", "defp deps do\n" + "{:a, " * 50_000),
         ("pom.xml", _POM.replace("${v}", "${" * 50_000)),
+        ("pom.xml", _POM.replace("${v}", "${v}" * 100).replace("5.1", "5" * 2_000_000)),
+        ("pom.xml", "<project>" + "x\n" * 2_000_000 + "</project>"),
+        ("Package.swift", '.package(url: "x", ' * 20_000),
+        ("Package.swift", '.package(name: "x", url: "' * 20_000),
+        ("pyproject.toml", ".".join("a" * 100_000) + " = 1\n"),
+        ("Cargo.toml", "[" + ".".join("a" * 100_000) + "]\na = 1\n"),
+        ("setup.cfg", "[a]\nb" + " " * 100_000 + "c\n"),
+        ("setup.cfg", "[a]\nb" + "\u3000\t" * 100_000 + "c\n"),
+        ("requirements.txt", "a [" * 50_000 + "(" * 50_000 + "@ " + " " * 50_000),
+        (
+            "environment.yml",
+            "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{f'*a{n - 1}, ' * 9}]}}\n" for n in range(1, 9)),
+        ),
+        ("go.mod", "require (\n" * 50_000),
     ],
 )
 def test_no_manifest_takes_long_to_read(name: str, text: str) -> None:
-    """Eight kilobytes of blank lines in a build file took five seconds, and a hundred of them an hour, at each look."""
+    """Eight kilobytes of blank lines in a build file took five seconds, and a hundred of them an hour, at each look;
+    the longer a text within XML was the longer took each of its lines."""
     began = time.thread_time()
     dependencies(name, text.encode())
     assert time.thread_time() - began < 2.0
@@ -136,6 +252,46 @@ def test_xml_entities_are_refused() -> None:
 def test_coverage_is_read_or_absent(name: str, data: bytes, percent: float | None) -> None:
     """An unreadable report was told as 0 %."""
     assert percent_of(name, data) == percent
+
+
+_ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c"
+
+
+@pytest.mark.parametrize(
+    ("statements", "files"),
+    [
+        ("CREATE TABLE file (id INTEGER); INSERT INTO file VALUES (1), (2), (3);", 3),
+        (f"CREATE VIEW file AS {_ENDLESS} LIMIT 50000;", None),
+        (f"CREATE VIEW v AS {_ENDLESS}; CREATE VIRTUAL TABLE file USING fts5(x, content=v, content_rowid=x);", None),
+        ("CREATE TABLE line_bits (id INTEGER);", None),
+    ],
+)  # fmt: skip
+def test_files_of_coverages_database_are_counted_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statements: str, files: int | None
+) -> None:
+    """A view in place of the table was computed, without end if its author liked, while the project waited."""
+    monkeypatch.setattr(coverage, "_ASKED_S", 0.2)
+    path = tmp_path / "a?b%2f#c" / ".coverage"
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(statements)
+    assert coverage.measured_files(path) == files
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("lcov.info", b"LF:1\nLH:" + b"9" * 4000 + b"\n"),
+        ("lcov.info", b"LF:1\nLH:-1\n"),
+        ("coverage.xml", b'<coverage line-rate="nan"/>'),
+        ("coverage.xml", b'<coverage line-rate="1e400"/>'),
+        ("coverage.json", b'{"totals": {"percent_covered": 1' + b"0" * 400 + b"}}"),
+        ("coverage.json", b'{"totals": [], "total": {"lines": {"pct": "Unknown"}}}'),
+    ],
+)
+def test_coverage_beyond_all_bounds_is_absent(name: str, data: bytes) -> None:
+    """A number that is none failed every context of the project, or was told."""
+    assert percent_of(name, data) is None
 
 
 def test_a_mixed_project_is_described(tmp_path: Path) -> None:

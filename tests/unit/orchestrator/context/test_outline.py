@@ -71,3 +71,50 @@ def test_overlong_lines_move_nothing(length: int, end: str) -> None:
     assert [definition.name for definition in found] == ["first", "second"]
     assert text[found[1].offset :].startswith(b"def second")
     assert defined_names(text, "python") == [b"first", b"second"]
+
+
+class CountedLines(Lines):
+    """Lines that count how often one of them is looked at."""
+
+    looked = 0
+
+    def text(self, first: int, last: int) -> bytes:
+        self.looked += last - first + 1
+        return super().text(first, last)
+
+
+@pytest.mark.parametrize(
+    ("language", "line", "names"),
+    [
+        ("c", "#define REGISTER_{} 0x{}\n", [f"REGISTER_{n}" for n in range(0, 1200, 30)]),
+        ("markdown", "## Part {} {}\n", [f"Part {n} {n}" for n in range(0, 1200, 30)]),
+    ],
+)
+def test_definitions_that_look_like_comments_have_blocks_of_their_own(
+    language: str, line: str, names: list[str]
+) -> None:
+    """Each macro of a header led up to the first one: its only block had the last one's name, and 20,000 macros took a
+    minute."""
+    data = "".join(line.format(n, n) for n in range(1200)).encode()
+    lines = CountedLines(data)
+    assert [block.name for block in blocks(lines, definitions(data, language))] == names
+    assert lines.looked < 2 * lines.count
+
+
+def test_what_leads_a_definition_is_in_its_block() -> None:
+    """A decorator, or a comment between two macros, went to the block before."""
+    body = b"    pass\n" * 40
+    data = b"def a():\n" + body + b"# why\n@cached\n@typed\ndef b():\n" + body
+    assert [(block.first, block.name) for block in blocks(Lines(data), definitions(data, "python"))] == [
+        (1, "a"),
+        (42, "b"),
+    ]
+    data = b"#define A\n" + b"\n" * 40 + b"/* why */\n#ifdef X\n#define B\n" + b"\n" * 40
+    assert [(block.first, block.name) for block in blocks(Lines(data), definitions(data, "c"))] == [(1, "A"), (42, "B")]
+
+
+def test_no_line_is_looked_at_for_each_definition_below() -> None:
+    """Methods that begin like comments led up through each other, in time with the square of their number."""
+    lines = CountedLines(b"  #get() {\n" * 1200)
+    blocks(lines, definitions(lines.data, "javascript"))
+    assert lines.looked < 3 * lines.count

@@ -125,6 +125,7 @@ def test_an_answer_that_is_too_large_gives_up_the_least_first(project: Path, mon
         if not context["previous_agent_outputs"]:
             assert len(paths) <= 2, "decisions go after all but what the task needs"
         assert {entry["path"] for entry in document["omitted"]} == set(ORDER) - paths
+        assert document["omitted_total"] == len(ORDER) - len(paths)
         assert document["file_count"] == len(paths)
         assert document["total_size_bytes"] == 1000 * len(paths)
         assert document["truncated"] is (document["truncation_strategy"] != "none")
