@@ -70,8 +70,8 @@ def disarmed(settings: Settings) -> tuple[tuple[str, str], ...]:
             filters.add(driver)
         elif section == "hook":
             hooks.add(driver)
-    if (filters or hooks) and ("command", _MARK[0].lower(), _MARK[1]) not in settings:
-        raise NotDisarmed("the configuration names filters or hooks; git 2.31 or newer can be told not to run them")
+    if filters and ("command", _MARK[0].lower(), _MARK[1]) not in settings:
+        raise NotDisarmed("the configuration names filters; git 2.31 or newer can be told not to run them")
     parts = (("clean", ""), ("smudge", ""), ("process", ""), ("required", "false"))
     found = [(f"{driver}.{part}", value) for driver in sorted(filters) for part, value in parts]
     return (*found, *((f"{hook}.enabled", "false") for hook in sorted(hooks)))
