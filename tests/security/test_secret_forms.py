@@ -189,6 +189,8 @@ SYMBOLS = [
     ("x9kQ2vLp8", "sshpass -p {} ssh host"),
     ("x9kQ2vLp8", "machine host login me password {}"),
     ("x9kQ2vLp8", 'requests.get(url, auth=("me", "{}"))'),
+    ("x9kQ2vLp8", "- name: DB_PASSWORD\n  value: {}"),
+    ("x9kQ2vLp8", "+  - name: API_TOKEN\r\n+    value: '{}'\r"),
     ("x9kQ2vLp8", "curl -s \\\n  -u me:{} https://example.org"),
 ]
 
@@ -250,6 +252,8 @@ HARMLESS = [
     "const token = delete_tokens?.returning?.[0]",
     'sessionByToken = "nextAuthSessionByToken"',
     "test pass=15 fail=3",
+    "- name: DB_PASSWORD\n  value: $(SECRET_1)",
+    "- name: token\n  value: string",
     "PublicKeyToken=b77a5c561934e089",
     "token          = 1*tchar",
     "spwd: 3.0-3.12",
