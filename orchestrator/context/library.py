@@ -27,8 +27,8 @@ from orchestrator.context.project import Limits, ProjectState
 from orchestrator.context.query import Query, parse
 from orchestrator.context.rank import MOST_RANKED, Evidence, Weights, rank, with_passages
 from orchestrator.context.ranking import Ranked, Ranking
-from orchestrator.context.reading import Reader, Refused, reading, shown
-from orchestrator.context.render import render
+from orchestrator.context.reading import Reader, Refused, reading
+from orchestrator.context.render import displayed, render
 from orchestrator.context.roles import Focus, focus_for
 
 _PAUSE_S = 0.001
@@ -222,7 +222,7 @@ class Library:
             selection = self.choose(state, order)
         files = [
             {
-                "path": shown(chosen.ranked.facts.path),
+                "path": displayed(state, chosen.ranked.facts.path),
                 "kind": chosen.ranked.facts.kind,
                 "score": round(chosen.ranked.score, 4),
                 "reason": chosen.ranked.reason,
@@ -233,7 +233,7 @@ class Library:
             }
             for chosen in selection.chosen
         ]
-        omitted = [{"path": shown(path), "reason": reason} for path, reason in selection.omitted]
+        omitted = [{"path": displayed(state, path), "reason": reason} for path, reason in selection.omitted]
         return {"files": files, "omitted": omitted, "max_bytes": order.max_bytes, "truncated": selection.is_truncated}
 
     def finish(self, root: str) -> None:
@@ -285,7 +285,10 @@ class Library:
                     lines = () if isinstance(view, str) else _best_lines(view, parsed)
                     hits.append(
                         SearchHit(
-                            path=shown(item.facts.path), score=round(item.score, 4), reason=item.reason, lines=lines
+                            path=displayed(state, item.facts.path),
+                            score=round(item.score, 4),
+                            reason=item.reason,
+                            lines=lines,
                         )
                     )
         return hits

@@ -17,7 +17,7 @@ from orchestrator.context.names import Names, name_map
 from orchestrator.context.priority import ASKED, NEEDED, REST, TIERS
 from orchestrator.context.project import ProjectState
 from orchestrator.context.reading import shown
-from orchestrator.context.secrets import is_secret_file, redact, redact_part
+from orchestrator.context.secrets import is_secret_file, redact, redact_part, secrets_in
 
 #: The whole answer is at most this large (contract section 3.1).
 ANSWER_BYTES = 10 << 20
@@ -38,7 +38,7 @@ _OMITTED_SHOWN = 500
 def render(order: BuildOrder, state: ProjectState, selection: Selection, metadata: JSON) -> tuple[bytes, str]:
     """The answer's JSON, which ends with ``"cache_hit":false}``, and its ETag (quoted)."""
     names = name_map(selection, order.max_bytes)
-    files = [_file(chosen, names) for chosen in selection.chosen]
+    files = [_file(chosen, names, displayed(state, chosen.ranked.facts.path)) for chosen in selection.chosen]
     document: JSON = {
         "issue_id": order.issue_id,
         "agent_type": order.role.agent_type,
@@ -54,7 +54,7 @@ def render(order: BuildOrder, state: ProjectState, selection: Selection, metadat
         "total_size_bytes": sum(chosen.size for chosen in selection.chosen),
         "file_count": len(files),
         "omitted": [
-            {"path": shown(path), "reason": reason, **({"names": names[path]} if path in names else {})}
+            {"path": displayed(state, path), "reason": reason, **({"names": names[path]} if path in names else {})}
             for path, reason in selection.omitted[:_OMITTED_SHOWN]
         ],
         "omitted_total": len(selection.omitted) + selection.unranked,
@@ -65,6 +65,16 @@ def render(order: BuildOrder, state: ProjectState, selection: Selection, metadat
     etag = '"' + hashlib.sha256(body).hexdigest()[:32] + '"'
     tail = f',"timestamp":"{rfc3339(order.now)}","cache_hit":false}}'
     return body[:-1] + tail.encode(), etag
+
+
+def displayed(state: ProjectState, path: str) -> str:
+    """``path`` of a project's file as it is shown: as text, and without a secret in it."""
+    known = state.rendered.get("paths")
+    if known is None or known[0] != state.layout:
+        known = state.rendered["paths"] = (state.layout, secrets_in(shown(path) for path in state.files))
+    text = shown(path)
+    hidden: str = known[1].get(text, text)
+    return hidden
 
 
 def _part(state: ProjectState, name: str, make: Callable[[ProjectState], JSON]) -> JSON:
@@ -143,7 +153,7 @@ def _drop(document: JSON, sizes: list[tuple[int, int]], tier: int, excess: int) 
     return bool(places)
 
 
-def _file(chosen: Chosen, names: dict[str, Names]) -> JSON:
+def _file(chosen: Chosen, names: dict[str, Names], path: str) -> JSON:
     facts = chosen.ranked.facts
     lines = chosen.view.lines
     if chosen.ranges is None:
@@ -151,7 +161,7 @@ def _file(chosen: Chosen, names: dict[str, Names]) -> JSON:
     else:
         content = b"".join(lines.text(first, last) for first, last in chosen.ranges)
     entry: JSON = {
-        "path": shown(facts.path),
+        "path": path,
         "content": content.decode("utf-8", "replace"),
         "last_modified": _moment(facts.stamp.mtime_ns),
         "size": facts.stamp.size,
@@ -177,7 +187,7 @@ def _structure(state: ProjectState) -> JSON:
     """The tree's lists, made once for a layout, and its sizes."""
     known = state.rendered.get("lists")
     if known is None or known[0] != state.layout:
-        paths = sorted(shown(path) for path in state.files)
+        paths = sorted(displayed(state, path) for path in state.files)
         directories: set[str] = set()
         for path in {path.rpartition("/")[0] for path in paths}:
             parent = path
@@ -210,14 +220,20 @@ def _git(state: ProjectState) -> JSON:
     git = describe(state.tree, state.history[:_COMMITS_SHOWN], state.changes, state.remote)
     if git["branch"]:
         git["branch"] = redact(git["branch"])
+    # files that are gone, or were renamed, are no longer the project's
+    named = [path for commit in git["recent_commits"] for path in commit["files_changed"]]
+    hidden = secrets_in(shown(path) for path in (*named, *(change["path"] for change in git["uncommitted_changes"])))
     for commit in git["recent_commits"]:
+        if hidden:
+            commit["files_changed"] = [hidden.get(shown(path), path) for path in commit["files_changed"]]
         commit["message"] = redact_part(commit["message"])
         commit["author"] = redact(commit["author"])
     for change in git["uncommitted_changes"]:
-        change["path"] = shown(change["path"])
         change["diff"] = (
             "[redacted:file]" if change["diff"] and is_secret_file(change["path"]) else redact_part(change["diff"])
         )
+        path = shown(change["path"])
+        change["path"] = hidden.get(path, path)
     if git["remote_url"]:
         git["remote_url"] = redact(git["remote_url"])
     if state.problems:

@@ -31,12 +31,18 @@ class Form(msgspec.Struct, frozen=True):
 
 
 class Forms(msgspec.Struct, frozen=True):
-    """The compiled table. ``keys`` are all keys, each with the word that is looked for first."""
+    """The compiled table. ``keys`` are all keys, each with the word that is looked for first. Of the files ``names``
+    are told by a whole name, ``endings`` by what begins with the last dot, ``dotted`` have a name or a folder that
+    begins with a dot; ``files`` are the others."""
 
     forms: tuple[Form, ...]
     keys: tuple[tuple[str, str], ...]
+    names: frozenset[str]
+    endings: frozenset[str]
     files: re.Pattern[str]
-    allowed_files: re.Pattern[str]
+    dotted: re.Pattern[str]
+    allowed: re.Pattern[str]
+    copies: tuple[str, ...]
     placeholder: re.Pattern[str]
 
 
@@ -56,11 +62,27 @@ def _forms() -> Forms:
         )
         for row in data["form"]
     )
-    files, allowed = compile_globs(tuple(data["files"])), compile_globs(tuple(data["allowed_files"]))
+    names = frozenset(glob.lower() for glob in data["files"] if re.fullmatch(r"[\w.-]+", glob))
+    endings = frozenset(glob[1:].lower() for glob in data["files"] if re.fullmatch(r"\*\.\w+", glob))
+    rest = [glob for glob in data["files"] if glob.lower() not in names and glob[1:].lower() not in endings]
+    is_dotted = [glob.removeprefix("**/").startswith(".") for glob in rest]
+    files = compile_globs(tuple(glob for glob, its in zip(rest, is_dotted, strict=True) if not its))
+    dotted = compile_globs(tuple(glob for glob, its in zip(rest, is_dotted, strict=True) if its))
     assert files is not None
-    assert allowed is not None
+    assert dotted is not None
+    allowed, copies = re.compile(data["allowed"], re.IGNORECASE), tuple(data["copies"])
     keys = tuple((key, _word_of(key)) for key in dict.fromkeys(key for form in forms for key in form.keys))
-    return Forms(forms, keys, files, allowed, re.compile("|".join(data["placeholders"]), re.IGNORECASE))
+    return Forms(
+        forms,
+        keys,
+        names,
+        endings,
+        files,
+        dotted,
+        allowed,
+        copies,
+        re.compile("|".join(data["placeholders"]), re.IGNORECASE),
+    )
 
 
 def _word_of(key: str) -> str:
@@ -75,9 +97,38 @@ def kinds() -> list[str]:
 
 
 def is_secret_file(path: str) -> bool:
-    """Whether a file of this name is a store of secrets (keys, ``.env``, credentials, state files)."""
+    """Whether a file of this name is a store of secrets (keys, ``.env``, credentials, state files) or a copy of one."""
     forms = _forms()
-    return forms.files.match(path) is not None and forms.allowed_files.match(path) is None
+    while path.endswith(forms.copies):
+        path = path[: -max(len(end) for end in forms.copies if path.endswith(end))]
+    if not _is_store(path, forms):
+        return False
+    folder, slash, name = path.rpartition("/")
+    plain = forms.allowed.sub("", name)
+    return plain == name or not _is_store(folder + slash + plain, forms)
+
+
+def _is_store(path: str, forms: Forms) -> bool:
+    parts = path.lower().split("/")
+    if not (forms.names.isdisjoint(parts) and forms.endings.isdisjoint([part[part.rfind(".") :] for part in parts])):
+        return True
+    if forms.files.match(path):
+        return True
+    return (path.startswith(".") or "/." in path) and forms.dotted.match(path) is not None
+
+
+#: A name that is long enough for a token, and has a digit as tokens do.
+_MAY_HOLD = re.compile(r"(?:^|/)(?=[^/]{16})[^/]*\d")
+
+
+def secrets_in(paths: Iterable[str]) -> dict[str, str]:
+    """By path that holds a secret the same without it; nearly all paths are ruled out at a glance."""
+    suspects = [path for path in paths if _MAY_HOLD.search(path)]
+    return (
+        {path: hidden for path, hidden in zip(suspects, redact_each(suspects), strict=True) if "[redacted:" in hidden}
+        if suspects
+        else {}
+    )
 
 
 def entropy(text: str) -> float:
