@@ -20,7 +20,7 @@ from api.schemas.operation import (
     ProjectsAnswer,
 )
 from orchestrator.clock import rfc3339
-from orchestrator.context.secrets import redact
+from orchestrator.context.secrets import redact_part
 from orchestrator.models import Project
 from orchestrator.profiles.model import Profile
 from orchestrator.profiles.permissions import ADMIN, READ_RESULTS
@@ -79,7 +79,7 @@ async def search_knowledge(call: Call) -> Reply:
         project.project_id, query.q, limit=query.limit, issue_id=query.issue_id
     )
     # as in every context: what an agent wrote down may hold a secret, and long texts would hold up the loop
-    texts = await asyncio.to_thread(lambda: [redact(item.text) for item in items])
+    texts = await asyncio.to_thread(lambda: [redact_part(item.text) for item in items])
     found = [
         KnowledgeAnswerItem(**{**msgspec.structs.asdict(item), "text": text})
         for item, text in zip(items, texts, strict=True)
