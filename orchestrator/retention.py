@@ -14,6 +14,7 @@ from orchestrator.config import Settings
 from orchestrator.errors import SidecarError
 from orchestrator.results import ResultService
 from orchestrator.storage.base import ResultStore
+from orchestrator.workspaces import Workspaces
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +40,7 @@ def _last_change(directory: Path) -> float:
 
 
 class Sweeper:
-    """Removes old results and agents' files again and again, and finishes what a full disk had held up.
+    """Removes old results, agents' files and worktrees again and again, and finishes what a full disk had held up.
 
     Args:
         is_live: whether an agent of this id still runs (its files stay).
@@ -51,6 +52,7 @@ class Sweeper:
         store: ResultStore,
         results: ResultService,
         agents_dir: Path,
+        workspaces: Workspaces,
         *,
         is_live: Callable[[str], bool],
         clock: Clock,
@@ -59,6 +61,7 @@ class Sweeper:
         self._store = store
         self._results = results
         self._agents_dir = agents_dir
+        self._workspaces = workspaces
         self._is_live = is_live
         self._clock = clock
 
@@ -72,7 +75,7 @@ class Sweeper:
             await asyncio.sleep(self._settings.sweep_interval_s)
 
     async def sweep(self) -> int:
-        """One sweep; how many results and directories went."""
+        """One sweep; how many results, directories and worktrees went."""
         if self._results.is_behind:
             await self._results.recover()
         now = self._clock.now()
@@ -83,6 +86,11 @@ class Sweeper:
             if not self._is_live(directory.name):
                 await asyncio.to_thread(shutil.rmtree, directory, True)
                 dropped += 1
+        dropped += await asyncio.to_thread(self._workspaces.sweep, self._is_kept)
         if dropped:
             log.info("swept", dropped=dropped)
         return dropped
+
+    def _is_kept(self, agent_id: str) -> bool:
+        """Whether an agent's worktree stays, for its files do or it runs."""
+        return self._is_live(agent_id) or (self._agents_dir / agent_id).exists()

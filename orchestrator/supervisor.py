@@ -155,13 +155,14 @@ class Supervisor:
 
     def _build_agents(self, base_url: str, certificate: str | None, minter: TokenMinter) -> None:
         """Agents' lives, and who begins and ends them."""
+        self._workspaces = Workspaces(self._agents_dir, self.directory / "worktrees")
         launcher = Launcher(
             agents_dir=self._agents_dir,
             base_url=base_url,
             certificate=certificate,
             context=self.context,
             projects=self.projects,
-            workspaces=Workspaces(self._agents_dir, self.directory / "worktrees"),
+            workspaces=self._workspaces,
             minter=minter,
             settings=self.settings.pool,
             environ=self._environ,
@@ -218,6 +219,7 @@ class Supervisor:
             context=self.context,
             profiles=self.profiles,
             projects=self.projects,
+            workspaces=self._workspaces,
             publish=self._publish,
             recorder=self._recorder,
             clock=self._clock,
@@ -296,6 +298,7 @@ class Supervisor:
             self.storage,
             self.results,
             self._agents_dir,
+            self._workspaces,
             is_live=self.registry.live.__contains__,
             clock=self._clock,
         )

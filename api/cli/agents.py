@@ -101,7 +101,7 @@ def _render_end(console: Console, session: Session, record: dict[str, Any]) -> N
     from api.cli.report import missing_outcome, outcome_of, render_outcome
 
     result_id = record.get("result_id")
-    delivered = outcome_of(session.client.result(result_id)) if result_id else None
+    delivered = outcome_of(session.client.result(result_id), agent=record) if result_id else None
     render_outcome(console, delivered or missing_outcome(record, record))
 
 

@@ -61,10 +61,13 @@ class Outcome(NamedTuple):
     next_steps: list[str]
     files: list[str]
     result_id: str | None
+    worktree: str | None
 
 
-def outcome_of(result: Mapping[str, Any], *, status: str | None = None) -> Outcome:
-    """The outcome of a stored result; odd shapes are taken as they are, never refused."""
+def outcome_of(
+    result: Mapping[str, Any], *, status: str | None = None, agent: Mapping[str, Any] | None = None
+) -> Outcome:
+    """The outcome of a stored result, and of its agent; odd shapes are taken as they are, never refused."""
     body = result.get("result")
     body = body if isinstance(body, Mapping) else {}
     agent_type = str(result.get("agent_type") or "")
@@ -82,6 +85,7 @@ def outcome_of(result: Mapping[str, Any], *, status: str | None = None) -> Outco
         next_steps=_texts(body.get("next_steps")),
         files=changed,
         result_id=result.get("id"),
+        worktree=_worktree(agent),
     )
 
 
@@ -100,7 +104,14 @@ def missing_outcome(step: Mapping[str, Any], agent: Mapping[str, Any] | None) ->
         next_steps=[],
         files=[],
         result_id=None,
+        worktree=_worktree(agent),
     )
+
+
+def _worktree(agent: Mapping[str, Any] | None) -> str | None:
+    """Where an agent that had a worktree left its work."""
+    path = agent.get("workspace_path") if agent is not None and agent.get("workspace") == "worktree" else None
+    return str(path) if path else None
 
 
 def build_report(run: Mapping[str, Any], outcomes: Sequence[Outcome]) -> JSON:
@@ -194,6 +205,7 @@ def render_outcome(console: Console, outcome: Outcome, *, repeated: int = 0) -> 
     if repeated:
         console.print(Text(f"  and {repeated} of the findings above", style="dim"))
     _section(console, "Files", outcome.files, "")
+    _section(console, "Worktree", [outcome.worktree] if outcome.worktree else [], "")
     _section(console, "Next", outcome.next_steps, "")
 
 
@@ -216,6 +228,7 @@ def markdown(run: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
                 for f in outcome.findings
             ],
             "Files": outcome.files,
+            "Worktree": [outcome.worktree] if outcome.worktree else [],
             "Next steps": outcome.next_steps,
         }
         for title, items in sections.items():

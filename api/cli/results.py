@@ -163,8 +163,8 @@ def _flush(session: Session, directory: Path) -> None:
 def diff(session: Session, first: str, second: str | None, exit_code: bool) -> int:
     """Compare a result with another one, or with the round before it.
 
-    What two rounds say is compared. The changes that an agent made to files are shown by a run whose agents work
-    in worktrees of their own; a result without such changes says so.
+    What two rounds say is compared. A first round shows the changes to files that its agent gave as `artifacts.diff`.
+    What an agent left in a worktree is shown by git there; `agent show` names the directory.
 
     \b
     Examples:
@@ -183,7 +183,7 @@ def diff(session: Session, first: str, second: str | None, exit_code: bool) -> i
             return 0
         session.out.note(
             "nothing to compare: this is the first round, and it holds no file changes "
-            "(those come with runs in worktrees: orchestrator run)"
+            f"(what its agent left in a worktree is where 'orchestrator agent show {newer['agent_id']}' says)"
         )
         return 0
     before, after = (
@@ -217,8 +217,8 @@ def _round_before(session: Session, result: Any) -> Any:
 def apply(session: Session, result_id: str) -> int:
     """Apply the file changes that a result holds to the current directory.
 
-    Only results of runs in worktrees hold changes; any other says so and exits with 1. The patch is checked
-    whole before anything is touched.
+    Only a result whose agent gave them as `artifacts.diff` holds changes; any other says so and exits with 1. The
+    patch is checked whole before anything is touched.
 
     \b
     Examples:
@@ -232,7 +232,7 @@ def apply(session: Session, result_id: str) -> int:
 
     patch = (session.client.result(result_id)["result"].get("artifacts") or {}).get("diff")
     if not isinstance(patch, str) or not patch.strip():
-        raise Failure("this result holds no file changes; those come with runs in worktrees (orchestrator run)", FAILED)
+        raise Failure("this result holds no file changes: its agent gave no artifacts.diff", FAILED)
     # `git apply` refuses paths outside the tree and applies all or nothing.
     # Agents may have written to the repository's configuration: none of its programs is run.
     try:

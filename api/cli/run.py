@@ -253,7 +253,7 @@ def read_outcomes(client: Client, run: dict[str, Any], project_id: str | None) -
         agent = _find_agent(client, agent_id, project_id) if agent_id else None
         result_id = agent.get("result_id") if agent else None
         if result_id:
-            outcomes.append(outcome_of(client.result(result_id, project_id=project_id)))
+            outcomes.append(outcome_of(client.result(result_id, project_id=project_id), agent=agent))
         else:
             outcomes.append(missing_outcome(step, agent))
     return outcomes

@@ -14,8 +14,9 @@ from api.schemas.agents import (
     TerminateQuery,
 )
 from api.schemas.base import Query
+from orchestrator.agents.environment import check_delegated_environment
 from orchestrator.errors import NotPermitted
-from orchestrator.models import AgentQuery, AgentRecord, SpawnRequest
+from orchestrator.models import AgentQuery, AgentRecord, Project, SpawnRequest
 from orchestrator.profiles.permissions import MANAGE_AGENTS, READ_RESULTS, SPAWN_AGENTS
 
 
@@ -24,11 +25,8 @@ async def spawn(call: Call) -> Reply:
     body = call.body(SpawnBody)
     project = call.project(body.project_id or call.query(Query).project_id)
     principal = call.principal
-    if body.command is not None and not principal.is_admin:
-        raise NotPermitted(
-            "only an operator's token may name a command; leave it out to run the role's own",
-            details={"field": "command"},
-        )
+    if not principal.is_admin:
+        _check_delegated(call, body, project)
     spawned = await call.services.agents.spawn(
         SpawnRequest(
             agent_type=body.agent_type,
@@ -66,6 +64,22 @@ async def spawn(call: Call) -> Reply:
         status=201,
         headers=(("Location", f"/api/agents/{record.agent_id}"), ("Cache-Control", "no-store")),
     )
+
+
+def _check_delegated(call: Call, body: SpawnBody, project: Project) -> None:
+    """Raise what refuses a spawn whose role would not run as its profile says, since no operator asks for it."""
+    if body.command is not None:
+        raise NotPermitted(
+            "only an operator's token may name a command; leave it out to run the role's own",
+            details={"field": "command"},
+        )
+    check_delegated_environment(body.environment)
+    sandbox = call.services.profiles.get(body.agent_type, project.path).sandbox
+    if body.sandbox == "none" != sandbox:
+        raise NotPermitted(
+            f"only an operator's token may take the sandbox from a role; leave it out to run it with its {sandbox!r}",
+            details={"field": "sandbox"},
+        )
 
 
 async def list_agents(call: Call) -> Reply:

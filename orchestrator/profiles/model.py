@@ -18,6 +18,8 @@ Condition = Literal["always", "success", "partial", "failed", "files_changed", "
 
 #: The model tiers of the roster; a profile's ``model`` may also be a full model name or ``inherit``.
 TIERS = ("opus", "sonnet", "haiku")
+#: Where commands of the built-in analysts begin.
+BUILT_IN_ANALYSTS = "orchestrator.analysts."
 #: Topics with subscribers by default (contract section 5); others are free.
 TOPICS = (
     "architecture",
@@ -118,7 +120,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         is_final: it ends a chain on purpose, so it needs no hand-over.
         runtime: name of a runtime (``python``, ``jsonl``, ``text``, ``claude``, ...).
         command: program and arguments; for ``python`` one item ``module:function``.
-        workspace: what a run gives it; a plain spawn that names none gets ``shared`` (contract section 5).
+        workspace: what a run gives it (see ``workspace_in_runs``); a plain spawn that names none gets ``shared``
+            (contract section 5).
         environment: names of further variables of the sidecar's own environment that it gets.
         limits: bounds on its process tree.
         sandbox: ``workspace`` shuts it into its workspace (bubblewrap).
@@ -164,6 +167,14 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     layer: Literal["shipped", "user", "project"] = "shipped"
     revision: str = ""
+
+    @property
+    def workspace_in_runs(self) -> Workspace:
+        """What a run gives it: its ``workspace``, but a built-in analyst the project itself, which it only reads, with
+        what is not committed.
+        """
+        is_analyst = self.runtime == "python" and self.command[0].startswith(BUILT_IN_ANALYSTS)
+        return "shared" if is_analyst else self.workspace
 
     def trigger_documents(self) -> dict[str, dict[str, Any]]:
         """The triggers by name (``profile.<role>.<number>``) as ``[triggers]`` of a project's file would hold them."""

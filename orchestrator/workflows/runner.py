@@ -23,6 +23,7 @@ from orchestrator.projects import ProjectService
 from orchestrator.storage.base import RunStore
 from orchestrator.workflows.facts import facts_of
 from orchestrator.workflows.team import get_workflow, plan
+from orchestrator.workspaces import Workspaces
 
 #: What an attempt was ended by when its sidecar stopped or died.
 WITH_THE_SIDECAR = ("shutdown", "supervisor_lost")
@@ -57,6 +58,7 @@ class RunService:
         context: ContextEngine,
         profiles: Profiles,
         projects: ProjectService,
+        workspaces: Workspaces,
         publish: Publish,
         recorder: Recorder,
         clock: Clock,
@@ -66,6 +68,7 @@ class RunService:
         self._context = context
         self._profiles = profiles
         self._projects = projects
+        self._workspaces = workspaces
         self._publish = publish
         self._recorder = recorder
         self._clock = clock
@@ -211,7 +214,8 @@ class RunService:
             step = await self._change(run_id, name, agent_id=agent_id, status="running")
             run = self._runs[run_id]
             try:
-                await self._agents.spawn(_request(run, step), agent_id=agent_id, is_start_awaited=False)
+                request = msgspec.structs.replace(_request(run, step), workspace=await self._workspace(step, run))
+                await self._agents.spawn(request, agent_id=agent_id, is_start_awaited=False)
             except (PoolSaturated, StorageWriteFailed) as refused:
                 await self._pause(run_id, refused.retry_after_s or 1.0)
                 if self._is_cancelled(run_id):
@@ -223,6 +227,15 @@ class RunService:
                 if self._is_cancelled(run_id):  # who cancelled could not end an agent that was not there yet
                     await self._agents.terminate(await self._agents.get(run.project_id, agent_id))
                 return agent_id
+
+    async def _workspace(self, step: RunStep, run: Run) -> str:
+        """Where a step's agent works: in a worktree of its own where its role says so and the project lets us."""
+        project = self._projects.get(run.project_id)
+        kind = self._profiles.get(step.agent_type, project.path).workspace_in_runs
+        possible = await asyncio.to_thread(self._workspaces.possible, kind, project)
+        if possible != kind:
+            log.info("step_without_worktree", run_id=run.run_id, step=step.step, project_id=run.project_id)
+        return possible
 
     async def _pause(self, run_id: str, seconds: float) -> None:
         """Wait, but no longer than until the run is cancelled."""

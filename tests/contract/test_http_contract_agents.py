@@ -226,6 +226,46 @@ def test_only_an_operator_names_a_command(sidecar: Server, issue: str) -> None:
     sidecar.api("chief-architect").post("/api/agents/spawn", body).refused(403, "AUTH_003")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["PATH", "HOME", "PYTHONPATH", "NODE_OPTIONS", "PERL5OPT", "RUBYOPT", "GIT_SSH_COMMAND", "BASH_ENV", "ENV",
+     "JAVA_TOOL_OPTIONS", "npm_config_node_options", "GIT_CONFIG_COUNT", "EDITOR"],
+)  # fmt: skip
+def test_only_an_operator_chooses_what_a_roles_command_runs(sidecar: Server, issue: str, name: str) -> None:
+    """An architect put a directory of its own before the others in PATH, and its program ran as the role's command."""
+    body = {"agent_type": "python-specialist", "issue_id": issue, "task": "t", "environment": {name: "/tmp/bin"}}
+    refused = sidecar.api("chief-architect").post("/api/agents/spawn", body).refused(400, "REQ_001")
+    assert refused["details"]["field"] == f"environment.{name}"
+    assert not sidecar.api().get("/api/agents", issue_id=issue).expect(200).json["agents"]
+
+
+def test_an_architect_may_still_set_what_commands_nothing(sidecar: Server, issue: str) -> None:
+    """A refusal by prefixes must not take an author's name with it; an operator's PATH stays."""
+    names = {"GIT_AUTHOR_NAME": "A", "EXTRA": "e"}
+    body = {"agent_type": "python-specialist", "issue_id": issue, "task": "t", "environment": names}
+    sidecar.api("chief-architect").post("/api/agents/spawn", body).expect(201)
+    answer = spawn(sidecar.api(), issue, 'test "$PATH" = /usr/bin:/bin', environment={"PATH": "/usr/bin:/bin"})
+    assert ended(sidecar.api(), answer["agent_id"])["exit_code"] == 0
+
+
+def test_only_an_operator_takes_the_sandbox_from_a_role(server: Server, issue: str) -> None:
+    """A role that its profile shuts into a sandbox ran outside of it when an architect asked for that."""
+    directory = server.projects["sample"] / ".orchestrator" / "profiles"
+    directory.mkdir(parents=True)
+    role = "---\nname: shut-in\nruntime: jsonl\ncommand: ['true']\nsandbox: workspace\n---\nDo it.\n"
+    (directory / "shut-in.md").write_text(role)
+    body = {"agent_type": "shut-in", "issue_id": issue, "task": "t", "sandbox": "none"}
+    server.stop()
+    server.start()
+    refused = server.api("chief-architect").post("/api/agents/spawn", body).refused(403, "AUTH_003")
+    assert refused["details"]["field"] == "sandbox"
+    answer = server.api().post("/api/agents/spawn", body).expect(201).json
+    assert ended(server.api(), answer["agent_id"])["exit_code"] == 0
+    # What is no less than the profile's own is no affair of an operator's.
+    body |= {"agent_type": "python-specialist"}
+    server.api("chief-architect").post("/api/agents/spawn", body).expect(201)
+
+
 # -- lists ------------------------------------------------------------------------------------
 
 

@@ -9,13 +9,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from agentpool.admission import DEFAULT_RETRY_S
 from orchestrator.agents import durability
+from orchestrator.clock import SystemClock
+from orchestrator.config import StorageSettings
 from orchestrator.errors import BadRequest, Conflict, NotFound, PoolSaturated, StorageWriteFailed
 from orchestrator.models import ResultQuery, Run
+from orchestrator.retention import Sweeper
 from orchestrator.supervisor import Supervisor
+from orchestrator.workspaces import Workspaces
+from tests.support.repo import git, repository, write_files
 from tests.support.supervisors import PATIENCE_S, PROJECT, events, running_supervisor
 from tests.support.waiting import until_async
 
@@ -25,6 +31,7 @@ description: {name} of this test
 category: support
 permission_class: coding
 runtime: jsonl
+workspace: worktree
 command: [/bin/sh, -c, '{script}']
 hands_over_to: [test-engineer]
 ---
@@ -72,6 +79,53 @@ async def test_phases_follow_one_another_and_read_what_came_before(tmp_path: Pat
         assert told.index("phase_complete") > told.index("agent_completed")
         results = (await supervisor.results.query(PROJECT, ResultQuery(issue_id="issue-1"))).results
         assert results[0].result["output"].strip() == "1"
+
+
+async def test_roles_that_write_get_worktrees(tmp_path: Path) -> None:
+    """Specialists of one phase wrote into the project itself, side by side, whatever their profiles said."""
+    project = repository(tmp_path / "project", {"main.py": "begun = 1\n"})
+    # A change that is not committed: who only reads is to see it.
+    write_files(project, {"main.py": "begun = 2\n"})
+    write_roles(tmp_path, python_specialist="echo mine > main.py", security_auditor="echo mine > main.py")
+    async with running_supervisor(tmp_path) as supervisor:
+        run = await supervisor.runs.create(PROJECT, issue_id="issue-1", task="write", workflow="review")
+        done = await finished(supervisor, run.run_id)
+        records = [await supervisor.agents.get(PROJECT, step.agent_id or "") for step in done.steps]
+        assert {record.agent_type: (record.status, record.request.workspace) for record in records} == {
+            "python-specialist": ("completed", "worktree"),
+            "security-auditor": ("completed", "worktree"),
+            "code-reviewer": ("completed", "shared"),
+        }
+        places = {record.workspace_path: Path(record.workspace_path or "", "main.py").read_text() for record in records}
+        assert sorted(places.values()) == ["begun = 2\n", "mine\n", "mine\n"]
+
+
+async def test_worktrees_go_after_the_files_of_their_agents(tmp_path: Path) -> None:
+    """Nothing ever removed the worktrees of runs, nor their branches in the user's repository."""
+    project = repository(tmp_path / "project", {"main.py": "begun = 1\n"})
+    write_roles(tmp_path, chief_architect="true", code_reviewer="echo mine > main.py")
+    async with running_supervisor(tmp_path) as supervisor:
+        run = await supervisor.runs.create(PROJECT, issue_id="issue-1", task="write", workflow="quick")
+        done = await finished(supervisor, run.run_id)
+
+        async def sweep(storage: StorageSettings) -> list[str]:
+            sweeper = Sweeper(
+                msgspec.structs.replace(supervisor.settings, storage=storage),
+                supervisor.storage,
+                supervisor.results,
+                tmp_path / "storage" / "agents",
+                Workspaces(tmp_path / "storage" / "agents", tmp_path / "storage" / "worktrees"),
+                is_live=supervisor.registry.live.__contains__,
+                clock=SystemClock(),
+            )
+            await sweeper.sweep()
+            return sorted(path.name for path in (tmp_path / "storage" / "worktrees").iterdir())
+
+        idle, writer = (step.agent_id or "" for step in done.steps)
+        assert await sweep(StorageSettings()) == sorted([idle, writer])
+        # As old as can be: what these two agents left is past its time.
+        assert await sweep(StorageSettings(agents_retention_s=-60.0)) == [writer]
+        assert await asyncio.to_thread(git, project, "branch", "--list", f"*{idle}") == ""
 
 
 async def test_a_failing_step_fails_the_run_but_not_its_report(tmp_path: Path) -> None:

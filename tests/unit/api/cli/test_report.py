@@ -57,6 +57,19 @@ def test_repeated_findings_count_once() -> None:
     assert build_report(RUN, outcomes)["findings_by_severity"] == {"high": 1}
 
 
+def test_where_work_was_left_is_told() -> None:
+    """What an agent wrote in a worktree of its own was nowhere to be found: the report did not say where that is."""
+    agent = {"status": "completed", "workspace": "worktree", "workspace_path": "/state/worktrees/agt_1"}
+    delivered = outcome_of(stored("writer", status="success"), agent=agent)
+    console = Console(file=io.StringIO(), width=80)
+    with console.capture() as captured:
+        render_report(console, RUN, [delivered], None)
+    for text in (captured.get(), markdown(RUN, [delivered]), str(build_report(RUN, [delivered]))):
+        assert "/state/worktrees/agt_1" in text
+    assert missing_outcome({}, agent).worktree == "/state/worktrees/agt_1"
+    assert outcome_of(stored("reader"), agent={**agent, "workspace": "shared"}).worktree is None
+
+
 def test_a_reviewer_adds_to_what_was_said() -> None:
     """Prevents a report of which half is said a second time below the reviewer; what is in the change stays there."""
     text = drawn(

@@ -293,3 +293,15 @@ def test_an_empty_installation_says_so(tmp_path: Path) -> None:
     """A missing data directory must end in a clear answer and not in an empty list taken for good."""
     with pytest.raises(UnknownAgentType):
         Profiles(tmp_path / "nothing").get("helper")
+
+
+def test_a_command_of_ones_own_gets_the_worktree_that_a_built_in_analyst_does_without(tree: ProfileTree) -> None:
+    """Analysts would have looked at what is committed only, each after a checkout; who writes needs one."""
+    write_profile(tree.user_own / "helper.md", "name: helper\nworkspace: worktree", body="")
+    catalogue = tree.open()
+    assert catalogue.get("helper", str(tree.project)).workspace_in_runs == "shared"
+    write_profile(tree.project_own / "helper.md", "name: helper\nruntime: text\ncommand: my-cli", body="")
+    catalogue = tree.open()
+    assert catalogue.get("helper", str(tree.project)).workspace_in_runs == "worktree"
+    write_profile(tree.project_own / "helper.md", "name: helper\nworkspace: scratch\ncommand: mine:run", body="")
+    assert tree.open().get("helper", str(tree.project)).workspace_in_runs == "scratch"
