@@ -32,28 +32,16 @@ LOADER_NAMES = frozenset(
     {"BASH_ENV", "ENV", "SHELLOPTS", "BASHOPTS", "PS4", "GCONV_PATH", "GLIBC_TUNABLES", "PYTHONSTARTUP", "PERL5DB"}
 )
 LOADER_PREFIXES = ("LD_", "DYLD_", "BASH_FUNC_")
-#: Variables that name programs, code, or settings which name some: whoever sets one chooses what a role's command runs.
-#: That is an operator's, as the command itself is. From the manuals of the shells, languages, builders and git.
+#: Variables by which a program is found, or by which a common interpreter or git runs code besides its program's:
+#: whoever sets one chooses what a role's command runs. That is an operator's, as the command itself is.
 COMMANDING_NAMES = frozenset(
     {
-        "PATH", "HOME", "SHELL", "ZDOTDIR", "FPATH", "PROMPT_COMMAND", "XDG_CONFIG_HOME", "XDG_CONFIG_DIRS",
-        "XDG_DATA_HOME", "XDG_DATA_DIRS",
-        "EDITOR", "VISUAL", "PAGER", "MANPAGER", "BROWSER", "LESSOPEN", "LESSCLOSE", "SSH_ASKPASS", "SUDO_ASKPASS",
-        "PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONBREAKPOINT", "PYTHONWARNINGS", "PYTHONPLATLIBDIR",
-        "PYTHONPYCACHEPREFIX", "VIRTUAL_ENV",
-        "NODE_OPTIONS", "NODE_PATH", "NODE_REPL_EXTERNAL_MODULE", "PERL5OPT", "PERL5LIB", "PERLLIB",
-        "RUBYOPT", "RUBYLIB", "GEM_HOME", "GEM_PATH", "BUNDLE_GEMFILE", "LUA_PATH", "LUA_CPATH", "PHPRC",
-        "PHP_INI_SCAN_DIR", "TCLLIBPATH",
-        "JAVA_HOME", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH", "MAVEN_OPTS",
-        "GRADLE_OPTS",
-        "R_PROFILE", "R_PROFILE_USER", "R_ENVIRON", "R_ENVIRON_USER", "R_LIBS", "ERL_FLAGS", "ERL_AFLAGS",
-        "ERL_ZFLAGS",
-        "GOFLAGS", "GOROOT", "GOENV", "CC", "CXX", "MAKEFLAGS", "CARGO_HOME", "RUSTC", "RUSTC_WRAPPER",
-        "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS",
-        "OPENSSL_CONF", "OPENSSL_MODULES", "OPENSSL_ENGINES",
+        "PATH", "HOME", "SHELL", "EDITOR", "PAGER", "PYTHONPATH", "PYTHONHOME", "NODE_OPTIONS", "NODE_PATH",
+        "PERL5OPT", "PERL5LIB", "RUBYOPT", "RUBYLIB", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS",
+        "CLASSPATH",
     }
 )  # fmt: skip
-COMMANDING_PREFIXES = ("GIT_", "NPM_CONFIG_", "LUA_INIT", "DOTNET_", "CORECLR_", "COMPLUS_", "CARGO_BUILD_")
+COMMANDING_PREFIXES = ("GIT_", "NPM_CONFIG_", "DOTNET_")
 #: What begins like one of these and names a person only.
 HARMLESS_PREFIXES = ("GIT_AUTHOR_", "GIT_COMMITTER_")
 #: Linux refuses an argument or variable over 32 pages (MAX_ARG_STRLEN, execve(2)); the task file holds the whole.
