@@ -85,7 +85,8 @@ class LogBounds(Model, frozen=True, kw_only=True):
 class Consumer(Model, frozen=True, kw_only=True):
     """A durable reader: ``acked`` is received for good, ``delivered`` is the end of its last answer.
 
-    ``topic`` and ``filter`` are those of its last call; they tell whether an event will reach it.
+    ``topic`` and ``filter`` are those of its last call; they tell whether an event will reach it. ``created_by`` is the
+    agent that first used the name; empty where that was not kept.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Consumer(Model, frozen=True, kw_only=True):
     updated_at: float
     topic: str | None = None
     filter: str | None = None
+    created_by: str = ""
 
 
 class DeadLetter(Model, frozen=True, kw_only=True):

@@ -58,7 +58,7 @@ CALLS: dict[str, tuple[str, int, str, int]] = {
     "events publish": ("checked --topic testing '{{\"ok\": true}}' --format json", 0, "checked --topic testing [1]", 2),
     "events subscribe": ("{event_type} --since earliest --count 1 --wait 5", 0, "never --count 1 --wait 0.2", 1),
     "events dead-letters": ("", 0, "--redrive none", 1),
-    "events consumers": ("--format json", 0, "none", 2),
+    "events consumers": ("--format json", 0, "--remove none", 1),
     "events export": ("--topic testing", 0, "--since tomorrow", 2),
     "events import": ("{event_file}", 0, "{bad_file}", 2),
     "context get": ("{issue} python-specialist --explain", 0, "{issue} python-specialst", 2),
