@@ -246,6 +246,26 @@ def test_refused_token_exits_with_4(sidecar: Server, tmp_path: Path) -> None:
     assert "ORCHESTRATOR_TOKEN" in done.stderr
 
 
+def test_rotated_keys_leave_live_tokens_good_and_sign_new_ones(server: Server, issue: str) -> None:
+    """Nothing rotated the keys; had it, a running sidecar would have signed on with the retired one."""
+    held = server.api()
+    old = {key["kid"] for key in server.anonymous().get("/.well-known/jwks.json").json["keys"]}
+    done = server.cli("token", "--rotate")
+    assert done.returncode == 0, done.stderr
+    assert "are good until they expire" in done.stdout
+
+    def published() -> set[str]:
+        return {key["kid"] for key in server.anonymous().get("/.well-known/jwks.json").json["keys"]} - old
+
+    (new,) = until(published, what="the new key among the published")
+    assert new in done.stdout
+    held.get("/api/agents").expect(200)
+    token = spawn(held, issue, "true")["jwt_token"]
+    assert json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))["kid"] == new
+    refused = server.cli("token", "--rotate", "--ttl", "5")
+    assert (refused.returncode, refused.stdout) == (2, "")
+
+
 def test_a_token_made_without_a_sidecar_is_for_the_project_that_is_registered(storage: Path, tmp_path: Path) -> None:
     """A token made in another directory of the same name was for the project that had the name: a stranger's."""
     projects = {"mine": sample_repository(tmp_path / "ledger"), "sample": sample_repository(tmp_path / "first")}
