@@ -13,12 +13,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import apsw
 import msgspec
 import pytest
 
 from orchestrator.clock import SystemClock
 from orchestrator.config import EventSettings
-from orchestrator.errors import ConfigInvalid, NotFound, PoolSaturated, UnknownAgentType
+from orchestrator.errors import ConfigInvalid, NotFound, PoolSaturated, SidecarError, UnknownAgentType
 from orchestrator.events.delivery import LONGEST_BACKOFF_S, Courier, DeliveryFailed, Handler, backoff_s
 from orchestrator.events.rules import RuleBook, parse_event_rules
 from orchestrator.events.triggers import TriggerRunner, render
@@ -120,6 +121,53 @@ async def test_matching_events_are_pushed_once_over_a_restart(tmp_path: Path) ->
                     await asyncio.sleep(0.01)
             await made.settled()
         assert [delivery.event.seq for delivery in seen] == [2, 4]
+
+
+async def test_the_first_event_survives_an_outbox_that_refuses_it(tmp_path: Path) -> None:
+    """Where routing began was written with the first page only: an event that was refused then was never pushed."""
+    seen: list[Delivery] = []
+    no_room = "CREATE TRIGGER no_room BEFORE INSERT ON deliveries BEGIN SELECT RAISE(ABORT, 'no room'); END"
+    async with running(tmp_path / "s") as sidecar:
+        await sidecar.publish(data={"k": 1})
+        await change_schema(sidecar, no_room)
+        refused = False
+        async with desk(sidecar, tmp_path, HOOK.format(port=1), lambda _: {"webhook": recorder(seen)}) as made:
+            await sidecar.publish(data={"k": 1})
+            page = made.courier._route_page
+
+            async def watched(*args: str) -> tuple[str, bool]:
+                nonlocal refused
+                try:
+                    return await page(*args)
+                except SidecarError:
+                    refused = True
+                    raise
+
+            made.courier._route_page = watched  # type: ignore[method-assign]
+            async with asyncio.timeout(20):
+                while not refused:
+                    await asyncio.sleep(0.01)
+        await change_schema(sidecar, "DROP TRIGGER no_room")
+        await sidecar.restart()
+        async with desk(sidecar, tmp_path, HOOK.format(port=1), lambda _: {"webhook": recorder(seen)}) as made:
+            await sidecar.publish(data={"k": 1})
+            async with asyncio.timeout(20):
+                while len(seen) < 2:
+                    await asyncio.sleep(0.01)
+            await made.settled()
+        assert sorted(delivery.event.seq for delivery in seen) == [2, 3]
+
+
+async def change_schema(sidecar: Sidecar, statement: str) -> None:
+    """Run a statement from beside the storage."""
+
+    def change() -> None:
+        connection = apsw.Connection(str(sidecar.directory / "orchestrator.db"))
+        connection.set_busy_timeout(10_000)
+        connection.execute(statement)
+        connection.close()
+
+    await asyncio.to_thread(change)
 
 
 async def test_the_outbox_waits_until_the_rules_are_read(tmp_path: Path) -> None:
