@@ -248,6 +248,16 @@ async def test_a_reader_is_forgotten_by_its_maker_or_an_operator(tmp_path: Path)
         assert seqs(await take(sidecar)) == [1, 2]
 
 
+async def test_a_forgotten_reader_that_acknowledges_is_told(tmp_path: Path) -> None:
+    """A reader that was not known any more began anew without a word, although it had a cursor to go on from."""
+    async with running(tmp_path) as sidecar:
+        await sidecar.publish()
+        page = await take(sidecar, ack="1")
+        assert (page.gap, page.oldest_cursor, seqs(page)) == (True, "0", [1])
+        assert not (await take(sidecar, ack="1")).gap
+        assert not (await take(sidecar, name="new", ack="none")).gap
+
+
 async def test_a_refused_name_leaves_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each name that was refused left a lock for as long as the sidecar ran."""
     monkeypatch.setattr("orchestrator.events.durable.MAX_CONSUMERS", 1)
