@@ -295,7 +295,10 @@ class RunStep(Model, frozen=True, kw_only=True):
 
 
 class Run(Model, frozen=True, kw_only=True):
-    """An issue worked on by a team, phase after phase. ``status``: running, completed, failed, cancelled."""
+    """An issue worked on by a team, phase after phase. ``status``: running, completed, failed, cancelled.
+
+    ``created_by`` is the agent (or operator) that asked for it; empty where that was not kept.
+    """
 
     run_id: str
     project_id: str
@@ -309,3 +312,4 @@ class Run(Model, frozen=True, kw_only=True):
     ended_at: float | None = None
     error: str | None = None
     runtime: str | None = None
+    created_by: str = ""

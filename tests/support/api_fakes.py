@@ -347,6 +347,7 @@ class FakeRuns:
             steps=[],
             created_at=1.0,
             updated_at=1.0,
+            created_by=fields.get("created_by", ""),
         )
         self.runs[run.run_id] = run
         return run
