@@ -152,7 +152,12 @@ class Server:
                 await authority.start(supervisor.storage)
                 app = create_app(supervisor, authority, version=program, waiters=self._waiters)
                 self._is_started = True
-                await self._serve(app, listener)
+                keys_followed = asyncio.create_task(authority.follow_keys(), name="keys")
+                try:
+                    await self._serve(app, listener)
+                finally:
+                    keys_followed.cancel()
+                    await asyncio.gather(keys_followed, return_exceptions=True)
         finally:
             listener.close()
 

@@ -26,6 +26,7 @@ from orchestrator.privacy import make_private_directory
 from orchestrator.storage.connection import open_reader
 from orchestrator.storage.lock import StorageLock
 from orchestrator.storage.migrations import SCHEMA_VERSION
+from orchestrator.storage.renumber import newest_events, renumber_events
 
 DATABASE = "orchestrator.db"
 MANIFEST = "manifest.json"
@@ -82,8 +83,10 @@ def restore_backup(source: Path, storage: Path, *, is_replacing: bool = False) -
     """Put a backup in place, after all of it was checked; no sidecar may be using ``storage``.
 
     With ``is_replacing`` what was there moves to ``replaced-<time>`` inside it, whose path is returned; keys of the
-    old storage stay in force unless the backup has its own. Raises BadRequest (not a backup, damaged, newer),
-    Conflict (something is there already), StorageInUse, StorageWriteFailed.
+    old storage stay in force unless the backup has its own. Events are numbered anew (``renumber_events``).
+
+    Raises BadRequest (not a backup, damaged, newer), Conflict (something is there already), StorageInUse,
+    StorageWriteFailed.
     """
     if not source.is_file():
         raise BadRequest(f"{source} is not a file; name a backup that 'orchestrator backup' wrote")
@@ -97,6 +100,7 @@ def restore_backup(source: Path, storage: Path, *, is_replacing: bool = False) -
             if manifest.schema_version > SCHEMA_VERSION:
                 raise BadRequest(f"{source} was written by a newer version (schema {manifest.schema_version}); update")
             _check_database(staging / DATABASE)
+            _renumber(staging / DATABASE, storage / DATABASE)
             return _swap(staging, storage)
         except OSError as error:
             raise StorageWriteFailed(f"{storage}: the restore failed: {error.strerror or error}") from error
@@ -257,6 +261,14 @@ def _check_database(path: Path) -> int:
     if verdict is None or verdict[0] != "ok":
         raise BadRequest(f"the database is damaged: {verdict and verdict[0]}; see 'orchestrator repair'")
     return int(version[0])
+
+
+def _renumber(restored: Path, replaced: Path) -> None:
+    past = newest_events(replaced) if replaced.exists() else {}
+    try:
+        renumber_events(restored, past, time.time())
+    except apsw.Error as error:
+        raise StorageWriteFailed(f"the restored events could not be numbered anew: {error}") from error
 
 
 def _swap(staging: Path, storage: Path) -> Path | None:

@@ -85,7 +85,8 @@ class LogBounds(Model, frozen=True, kw_only=True):
 class Consumer(Model, frozen=True, kw_only=True):
     """A durable reader: ``acked`` is received for good, ``delivered`` is the end of its last answer.
 
-    ``topic`` and ``filter`` are those of its last call; they tell whether an event will reach it.
+    ``topic`` and ``filter`` are those of its last call; they tell whether an event will reach it. ``created_by`` is the
+    agent that first used the name; empty where that was not kept.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Consumer(Model, frozen=True, kw_only=True):
     updated_at: float
     topic: str | None = None
     filter: str | None = None
+    created_by: str = ""
 
 
 class DeadLetter(Model, frozen=True, kw_only=True):
@@ -293,7 +295,10 @@ class RunStep(Model, frozen=True, kw_only=True):
 
 
 class Run(Model, frozen=True, kw_only=True):
-    """An issue worked on by a team, phase after phase. ``status``: running, completed, failed, cancelled."""
+    """An issue worked on by a team, phase after phase. ``status``: running, completed, failed, cancelled.
+
+    ``created_by`` is the agent (or operator) that asked for it; empty where that was not kept.
+    """
 
     run_id: str
     project_id: str
@@ -307,3 +312,4 @@ class Run(Model, frozen=True, kw_only=True):
     ended_at: float | None = None
     error: str | None = None
     runtime: str | None = None
+    created_by: str = ""

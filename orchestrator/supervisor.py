@@ -228,7 +228,7 @@ class Supervisor:
     def _build_deliveries(self) -> None:
         """What is pushed: triggers, webhooks, and events redriven to an agent's stdin."""
         spawn = partial(self.agents.spawn, is_start_awaited=False)
-        triggers = TriggerRunner(self._rules, self.storage, spawn, self.settings.events, self._clock)
+        triggers = TriggerRunner(self._rules, self.storage, self.storage, spawn, self.settings.events, self._clock)
         webhooks = WebhookSender(self.bus, self._rules, self._clock)
         handlers: dict[str, Handler] = {
             "trigger": triggers.deliver,

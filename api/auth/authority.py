@@ -8,15 +8,19 @@ import math
 from collections import OrderedDict
 from typing import Any, Protocol
 
+import structlog
+
 from agentpool.states import FINAL_STATES
-from api.auth.keys import KeyRing
+from api.auth.keys import RELOAD_INTERVAL_S, KeyRing
 from api.auth.principal import Principal
 from api.auth.tokens import TokenCodec, UnknownKey
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.config import AuthSettings
-from orchestrator.errors import ExpiredToken, InvalidToken, RefreshRefused
+from orchestrator.errors import ExpiredToken, InvalidToken, RefreshRefused, SidecarError
 from orchestrator.models import AgentRecord
 from orchestrator.profiles.permissions import PERMISSIONS
+
+log = structlog.get_logger(__name__)
 
 #: Verified tokens that are remembered; beyond it the oldest are verified again when they come back.
 CACHED_TOKENS = 4096
@@ -69,6 +73,19 @@ class Authority:
         for jti in await records.revoked_tokens(self._clock.now()):
             self._revoked[jti] = math.inf  # the store does not say until when; they are few
         self._records = records
+
+    async def follow_keys(self) -> None:
+        """Sign with the newest key and publish it, whichever process made it; ends when it is cancelled."""
+        was_told = False
+        while True:
+            await asyncio.sleep(RELOAD_INTERVAL_S)
+            try:
+                await asyncio.to_thread(self._keys.follow)
+                was_told = False
+            except SidecarError as error:
+                if not was_told:
+                    log.warning("keys_not_read", error=error.message)
+                was_told = True
 
     # -- the agents service's TokenMinter -------------------------------------------------------
 

@@ -23,6 +23,9 @@ from orchestrator.privacy import make_private_directory, replace_private
 KEY_BITS = 2048
 #: Seconds between two looks at the ring for an unknown key id, so that bad tokens cannot make the disk busy.
 RELOAD_INTERVAL_S = 1.0
+#: Seconds for which a retired key verifies: longer than tokens live, and longer by what it takes a sidecar to see that
+#: the ring changed. The longest is an agent's: 30 days (a profile's most ``timeout_seconds``) and 5 minutes.
+OVERLAP_S = 31 * 86400.0
 _KID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -40,11 +43,12 @@ class KeyRing:
     def __init__(self, directory: Path, *, clock: Clock | None = None) -> None:
         self._directory = directory
         self._clock = clock or SystemClock()
-        self._private: RSAPrivateKey | None = None
+        self._signer: tuple[str, RSAPrivateKey] | None = None
         self._public: dict[str, RSAPublicKey] = {}
         self._retired: dict[str, float] = {}
-        self._current = ""
+        self._outlasting = 0.0
         self._read_at = 0.0
+        self._version = (0, 0)
 
     @classmethod
     def open(cls, directory: Path, *, clock: Clock | None = None) -> KeyRing:
@@ -69,14 +73,19 @@ class KeyRing:
     @property
     def kid(self) -> str:
         """The id of the key that signs now."""
-        return self._current
+        return self.signer[0]
 
     @property
     def signing_key(self) -> RSAPrivateKey:
         """The key that signs now."""
-        if self._private is None:
+        return self.signer[1]
+
+    @property
+    def signer(self) -> tuple[str, RSAPrivateKey]:
+        """The key that signs now with its id: of one moment, whoever rotates meanwhile."""
+        if self._signer is None:
             raise StorageReadFailed("the signing key is not loaded")
-        return self._private
+        return self._signer
 
     def public_key(self, kid: str) -> RSAPublicKey | None:
         """The key that verifies tokens of ``kid``, or None. Only known ids: nothing of a token names a file."""
@@ -98,20 +107,39 @@ class KeyRing:
                 )
         return {"keys": keys}
 
-    def rotate(self, *, overlap_s: float) -> str:
-        """Make a new signing key; the old ones verify for ``overlap_s`` more seconds. Returns the new id."""
+    def rotate(self, *, overlap_s: float = OVERLAP_S) -> float:
+        """Make a new signing key; until when (seconds since the epoch) what the old one signed is good.
+
+        That is ``overlap_s`` more seconds, or longer where ``note_expiry`` says so.
+        """
         with FileLock(self._directory / ".lock", mode=0o600, timeout=30):
             self._load()
             now = self._clock.now()
-            for kid in self._public:
-                self._retired.setdefault(kid, now + overlap_s)
+            until = max(now + overlap_s, self._outlasting)
+            self._retired[self.kid] = until
             for kid in [kid for kid, until in self._retired.items() if until <= now]:
                 del self._retired[kid]
                 self._public.pop(kid, None)
                 (self._directory / f"{kid}.pem").unlink(missing_ok=True)
             self._add_key()
             self._load()
-        return self._current
+        return until
+
+    def note_expiry(self, kid: str, expires_at: float) -> None:
+        """Remember that ``kid`` signed a token which outlives ``OVERLAP_S``. Raises OSError."""
+        with FileLock(self._directory / ".lock", mode=0o600, timeout=30):
+            self._load()
+            if kid in self._retired:  # another process rotated meanwhile
+                self._retired[kid] = max(self._retired[kid], expires_at)
+            elif kid == self.kid:
+                self._outlasting = max(self._outlasting, expires_at)
+            self._write_ring(self.kid, self._outlasting)
+            self._load()
+
+    def follow(self) -> None:
+        """Read the ring again if another process changed it. Raises as ``refresh``."""
+        if self._version != self._version_on_disk():
+            self._load()
 
     def refresh(self) -> None:
         """Read the ring again, in case another process rotated it; at most once in RELOAD_INTERVAL_S seconds.
@@ -129,13 +157,25 @@ class KeyRing:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         replace_private(self._directory / f"{kid}.pem", pem)
-        self._current = kid
         # The ring is written last: until then the new key counts for nothing.
-        ring = {"current": kid, "retired": self._retired}
+        self._write_ring(kid, 0.0)
+
+    def _write_ring(self, current: str, outlasting: float) -> None:
+        ring = _Ring(current=current, retired=self._retired, outlasting=outlasting)
         replace_private(self._directory / "ring.json", msgspec.json.encode(ring))
+
+    def _version_on_disk(self) -> tuple[int, int]:
+        """Differs whenever the ring was written: it is replaced, never changed. (0, 0) where it cannot be seen."""
+        try:
+            status = (self._directory / "ring.json").stat()
+        except OSError:
+            return (0, 0)
+        return (status.st_ino, status.st_mtime_ns)
 
     def _load(self) -> None:
         self._read_at = self._clock.monotonic()
+        # Looked at first: a ring that is replaced meanwhile is read again.
+        version = self._version_on_disk()
         try:
             ring = msgspec.json.decode((self._directory / "ring.json").read_bytes(), type=_Ring)
             names = [ring.current, *ring.retired]
@@ -147,10 +187,11 @@ class KeyRing:
                 f"the keys in {self._directory} cannot be read: {error}; restore them from a backup, "
                 "or remove the directory to make new ones (which ends all tokens)"
             ) from error
-        self._private = private[ring.current]
         self._public = {name: key.public_key() for name, key in private.items()}
         self._retired = dict(ring.retired)
-        self._current = ring.current
+        self._outlasting = ring.outlasting
+        self._signer = (ring.current, private[ring.current])
+        self._version = version
 
     def _read_key(self, kid: str) -> RSAPrivateKey:
         path = self._directory / f"{kid}.pem"
@@ -163,8 +204,11 @@ class KeyRing:
 
 
 class _Ring(msgspec.Struct, frozen=True):
+    """``outlasting``: when the last token of the current key expires, of those that outlive ``OVERLAP_S``."""
+
     current: str
     retired: dict[str, float] = {}
+    outlasting: float = 0.0
 
 
 def _kid_of(key: RSAPublicKey) -> str:

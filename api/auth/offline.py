@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from api.auth.keys import KeyRing
+from api.auth.keys import OVERLAP_S, KeyRing
 from api.auth.tokens import TokenCodec
-from orchestrator.errors import BadRequest
+from orchestrator.errors import BadRequest, StorageWriteFailed
 from orchestrator.identifiers import check_identifier, new_id
 from orchestrator.profiles.model import PermissionClass
 from orchestrator.profiles.permissions import PERMISSIONS, permissions_of
@@ -46,11 +46,30 @@ def mint_offline(
         if permission_class is None:
             raise BadRequest("a role's token needs its permission class", details={"field": "agent_type"})
         permissions = permissions_of(permission_class)
-    token, _ = TokenCodec(KeyRing.open(storage_dir / "keys")).encode(
+    keys = KeyRing.open(storage_dir / "keys")
+    token, principal = TokenCodec(keys).encode(
         agent_id=new_id("operator" if is_operator else "agent"),
         agent_type=agent_type or OPERATOR,
         project_id=project_id,
         permissions=permissions,
         ttl_s=ttl_s,
     )
+    if ttl_s > OVERLAP_S:
+        try:
+            keys.note_expiry(keys.kid, principal.expires_at)
+        except OSError as error:
+            raise StorageWriteFailed(f"{storage_dir}/keys cannot be written: {error.strerror or error}") from error
     return token
+
+
+def rotate_offline(storage_dir: Path) -> tuple[str, float]:
+    """Make a new signing key in ``storage_dir``: its id, and until when (seconds since the epoch) old tokens are good.
+
+    A running sidecar signs with it within a second or two. Raises StorageReadFailed and StorageWriteFailed.
+    """
+    keys = KeyRing.open(storage_dir / "keys")
+    try:
+        until = keys.rotate()
+    except OSError as error:
+        raise StorageWriteFailed(f"{storage_dir}/keys cannot be written: {error.strerror or error}") from error
+    return keys.kid, until

@@ -93,11 +93,12 @@ class TokenCodec:
             generation=generation,
             attempt=attempt,
         )
+        kid, key = self._keys.signer
         token = jwt.encode(
             {name: value for name, value in msgspec.to_builtins(claims).items() if value is not None},
-            self._keys.signing_key,
+            key,
             algorithm=ALGORITHM,
-            headers={"kid": self._keys.kid},
+            headers={"kid": kid},
         )
         return token, _principal(claims)
 

@@ -86,14 +86,21 @@ def _list(session: Session, limit: int) -> list[dict[str, Any]]:
 
 
 @click.command(cls=Command)
+@click.option("--remove", metavar="NAME", help="Forget this one, whatever types it read.")
 @formatted
 @click.pass_obj
-def consumers(session: Session) -> None:
+def consumers(session: Session, remove: str | None) -> None:
     """List durable readers of the log with their lag: retained events that they have not acknowledged.
+
+    A removed name that is used again begins anew.
 
     \b
     Examples:
       orchestrator events consumers
       orchestrator events consumers --format json
+      orchestrator events consumers --remove mail-sender
     """
+    if remove is not None:
+        session.out.document(session.client.remove_consumer(remove))
+        return
     session.out.rows(session.client.consumers()["consumers"], CONSUMERS, nothing="no durable consumers")

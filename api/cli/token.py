@@ -17,19 +17,27 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @click.option("--agent-type", metavar="TYPE", help="Make a role's token, with its permissions.")
 @click.option("--admin", is_flag=True, help="Make an operator's token (the default).")
+@click.option("--rotate", is_flag=True, help="Make a new signing key instead of a token; tokens go on being good.")
 @click.option("--ttl", type=click.IntRange(1), metavar="SECONDS", help="Seconds until it expires (default 3600).")
 @click.pass_obj
-def token(session: Session, agent_type: str | None, admin: bool, ttl: int | None) -> None:
+def token(session: Session, agent_type: str | None, admin: bool, rotate: bool, ttl: int | None) -> None:
     """Print a token, and nothing else.
 
     Whoever can read the storage directory is the operator. No sidecar needs to run. A role's token made here has
-    no agent behind it: it is good until it expires.
+    no agent behind it: it is good until it expires. With --rotate the storage gets a new key, which a running sidecar
+    signs with in a moment; what older keys signed is good until it expires.
 
     \b
     Examples:
       curl -H "Authorization: Bearer $(orchestrator token)" http://127.0.0.1:3001/api/agents
       orchestrator token --agent-type security-auditor --project-id shop --ttl 600
+      orchestrator token --rotate
     """
+    if rotate:
+        if admin or agent_type or ttl is not None:
+            raise Failure("--rotate makes no token; leave --admin, --agent-type and --ttl out", USAGE)
+        _rotate(session)
+        return
     if admin and agent_type:
         raise Failure("--admin and --agent-type exclude each other; give one", USAGE)
     from api.auth.offline import mint_offline
@@ -44,6 +52,17 @@ def token(session: Session, agent_type: str | None, admin: bool, ttl: int | None
             ttl if ttl is not None else session.settings.auth.token_ttl_s,
             permission_class=permission_class,
         )
+    )
+
+
+def _rotate(session: Session) -> None:
+    from api.auth.offline import rotate_offline
+    from orchestrator.clock import rfc3339
+
+    kid, until = rotate_offline(session.storage)
+    session.out.text(
+        f"new tokens are signed with the key {kid}; those of the key before it are good until they expire, "
+        f"at the latest until {rfc3339(until)}"
     )
 
 

@@ -47,3 +47,11 @@ def purge_all(*, filter: str | None = None, project_id: str | None = None) -> Re
 def consumers(*, project_id: str | None = None) -> Request[types.JSON]:
     """Durable readers of the log with their lag."""
     return get(path_of("api", "events", "consumers"), project_id=project_id)
+
+
+def remove_consumer(
+    consumer: str, *, event_type: str | None = None, project_id: str | None = None
+) -> Request[types.JSON]:
+    """Forget a durable reader: of all its lists of types, or of one (``a,b`` or ``*``)."""
+    query = query_of(event_type=event_type, project_id=project_id)
+    return Request("DELETE", path_of("api", "events", "consumers", consumer), Answer.json, query)

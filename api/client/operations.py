@@ -68,6 +68,7 @@ class Operations:
     purge = Operation(deliveries.purge)
     purge_all = Operation(deliveries.purge_all)
     consumers = Operation(deliveries.consumers)
+    remove_consumer = Operation(deliveries.remove_consumer)
     spawn = Operation(calls.spawn)
     agents = Operation(calls.agents)
     agent = Operation(calls.agent)

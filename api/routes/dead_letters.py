@@ -5,10 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from api.routes.base import Call, Reply, Route, json_reply
+from api.routes.event_pages import parse_types
 from api.routes.events import topic_role
 from api.schemas.base import Query
 from api.schemas.events import (
+    ConsumerQuery,
     ConsumersAnswer,
+    ConsumersRemovedAnswer,
     DeadLetterAnswer,
     DeadLetterPageAnswer,
     DeadLettersQuery,
@@ -19,6 +22,7 @@ from api.schemas.events import (
 )
 from orchestrator.clock import rfc3339
 from orchestrator.errors import NotFound
+from orchestrator.events.query import types_key
 from orchestrator.models import DeadLetter
 from orchestrator.profiles.permissions import MANAGE_AGENTS, SUBSCRIBE_EVENTS
 
@@ -125,6 +129,20 @@ async def list_consumers(call: Call) -> Reply:
     return json_reply({"consumers": consumers, "timestamp": call.now()})
 
 
+async def remove_consumer(call: Call) -> Reply:
+    """``DELETE /api/events/consumers/{consumer}``: by the agent that made it, or by an operator."""
+    query = call.query(ConsumerQuery)
+    project = call.project(query.project_id)
+    principal = call.principal
+    count = await call.services.bus.remove_consumer(
+        project.project_id,
+        call.names["consumer"],
+        types_key(parse_types(query.event_type, "event_type")) if query.event_type else None,
+        None if principal.is_admin else principal.agent_id,
+    )
+    return json_reply(ConsumersRemovedAnswer(consumer=call.names["consumer"], count=count, timestamp=call.now()))
+
+
 ROUTES = (
     Route(
         method="GET",
@@ -202,5 +220,17 @@ ROUTES = (
         summary="Durable readers with their lag",
         tag="events",
         answer=ConsumersAnswer,
+    ),
+    Route(
+        method="DELETE",
+        path="/api/events/consumers/<consumer>",
+        permission=SUBSCRIBE_EVENTS,
+        handler=remove_consumer,
+        is_audited=True,
+        summary="Forget a durable reader; only the agent that made it, or an operator",
+        tag="events",
+        query=ConsumerQuery,
+        answer=ConsumersRemovedAnswer,
+        codes=("REQ_003",),
     ),
 )

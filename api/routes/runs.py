@@ -25,6 +25,7 @@ async def create_run(call: Call) -> Reply:
         task=body.task,
         workflow=body.workflow,
         runtime=body.runtime,
+        created_by=call.principal.agent_id,
     )
     call.facts["run_id"] = run.run_id
     return json_reply(view_of(run), status=201, headers=(("Location", f"/api/runs/{run.run_id}"),))

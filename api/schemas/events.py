@@ -166,6 +166,20 @@ class ConsumersAnswer(Form, frozen=True, kw_only=True):
     timestamp: Timestamp
 
 
+class ConsumerQuery(Query, frozen=True, kw_only=True):
+    """Which of a name's readers: that of one list of types (``a,b`` or ``*``); empty is all."""
+
+    event_type: str = ""
+
+
+class ConsumersRemovedAnswer(Form, frozen=True, kw_only=True):
+    """How many readers went: a name has one for each list of types that it asked for."""
+
+    consumer: str
+    count: int
+    timestamp: Timestamp
+
+
 class CloudEvent(Form, frozen=True, kw_only=True):
     """CloudEvents 1.0 in JSON (github.com/cloudevents/spec); ``subject`` or the extension ``topic`` is the topic.
 

@@ -125,6 +125,7 @@ class RunAnswer(Form, frozen=True, kw_only=True):
     updated_at: Timestamp
     ended_at: Timestamp | None
     error: str | None
+    created_by: str
 
 
 class RunsAnswer(Form, frozen=True, kw_only=True):

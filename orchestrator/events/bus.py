@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 import structlog
@@ -184,9 +185,8 @@ class EventBus:
         subscribers.add(listener)
         try:
             if query.consumer is not None:
-                page = await self._durable.wait(
-                    project_id, tail, query, matcher, subscribers, lambda *args: self._await(*args, listener=listener)
-                )
+                read = partial(self._await, listener=listener)
+                page = await self._durable.wait(project_id, tail, query, matcher, subscribers, read, subscriber)
             else:
                 start, has_gap = start_of(tail, query.since, "earliest")
                 found, is_late = await self._await(
@@ -262,6 +262,10 @@ class EventBus:
     async def consumers(self, project_id: str) -> list[ConsumerLag]:
         """Every durable reader of the project with its lag."""
         return await self._durable.lags(project_id, await self._tail(project_id))
+
+    async def remove_consumer(self, project_id: str, name: str, event_type: str | None, agent_id: str | None) -> int:
+        """As ``DurableReaders.remove``."""
+        return await self._durable.remove(project_id, name, event_type, agent_id, self._subscribers[project_id])
 
     # -- dead letters --------------------------------------------------------------------------
 

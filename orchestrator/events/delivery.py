@@ -86,6 +86,7 @@ class Courier:
         self._clock = clock or SystemClock()
         self._chance = chance
         self._routers: dict[str, asyncio.Task[None]] = {}
+        self._starts: dict[str, str] = {}
         self._carried: dict[str, asyncio.Task[None]] = {}
         self._due = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -106,7 +107,7 @@ class Courier:
             asyncio.create_task(self._watch_rules(), name="courier-rules"),
         ]
         for project_id in known:
-            self._ensure_router(project_id)
+            await self._begin(project_id)
 
     async def stop(self) -> None:
         """End; a push that is under way is done again at the next start. Idempotent."""
@@ -119,9 +120,18 @@ class Courier:
     async def add_project(self, project_id: str) -> None:
         """Route this project's events from now on, if it has rules that push."""
         await self._rules.prepare(project_id)
-        self._ensure_router(project_id)
+        await self._begin(project_id)
 
     # -- routing -------------------------------------------------------------------------------
+
+    async def _begin(self, project_id: str) -> None:
+        """Route from here on: what is published after this returns is pushed, whatever becomes of the sidecar."""
+        if self._rules.rules(project_id).selections():
+            try:
+                await self._position(project_id)
+            except SidecarError as error:
+                log.warning("event_routing_failed", project_id=project_id, error=error.message)
+        self._ensure_router(project_id)
 
     def _ensure_router(self, project_id: str) -> None:
         task = self._routers.get(project_id)
@@ -140,10 +150,12 @@ class Courier:
 
     async def _route(self, project_id: str) -> None:
         subscription = self._bus.subscribe(project_id)
+        position = None
         try:
-            position = await self._position(project_id)
             while True:
                 try:
+                    if position is None:
+                        position = await self._position(project_id)
                     position, has_more = await self._route_page(project_id, position)
                 except SidecarError as error:
                     log.warning("event_routing_failed", project_id=project_id, error=error.message)
@@ -155,9 +167,16 @@ class Courier:
             subscription.close()
 
     async def _position(self, project_id: str) -> str:
+        """The durable position, made where there is none. Raises StorageReadFailed, StorageWriteFailed."""
         stored = await self._store.get_consumer(project_id, ROUTER, "*")
-        # A project that had no rules until now starts with what comes: the past was not asked for.
-        return str(stored.acked) if stored else await self._bus.position(project_id)
+        if stored is not None:
+            return str(stored.acked)
+        # A project that had no rules until now starts with what comes: the past was not asked for. Where that began
+        # is kept until it is durable: had only the first page told it, the events of that page could be lost.
+        start = self._starts.get(project_id) or await self._bus.position(project_id)
+        self._starts[project_id] = start
+        await self._store.enqueue_deliveries(project_id, _mark(start, self._clock.now()), [])
+        return start
 
     async def _route_page(self, project_id: str, position: str) -> tuple[str, bool]:
         page = await self._bus.replay(project_id, EventQuery(since=position, limit=_PAGE))
@@ -179,9 +198,7 @@ class Courier:
             if matches(event)
         ]
         if page.next_cursor != position or deliveries:
-            seq = int(page.next_cursor)
-            mark = Consumer(name=ROUTER, event_type="*", acked=seq, delivered=seq, redeliveries=0, updated_at=now)
-            await self._store.enqueue_deliveries(project_id, mark, deliveries)
+            await self._store.enqueue_deliveries(project_id, _mark(page.next_cursor, now), deliveries)
         if deliveries:
             self._due.set()
         return page.next_cursor, page.more_available
@@ -257,3 +274,9 @@ class Courier:
     @staticmethod
     def _key(delivery: Delivery) -> str:
         return f"{delivery.project_id}/{delivery.id}"
+
+
+def _mark(position: str, now: float) -> Consumer:
+    """The router's row."""
+    seq = int(position)
+    return Consumer(name=ROUTER, event_type="*", acked=seq, delivered=seq, redeliveries=0, updated_at=now)

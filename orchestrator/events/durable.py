@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
 
 from orchestrator.clock import Clock
 from orchestrator.config import EventSettings
-from orchestrator.errors import BadRequest, Conflict, SidecarError
+from orchestrator.errors import BadRequest, Conflict, NotFound, NotPermitted, SidecarError
 from orchestrator.events.query import EventPage, EventQuery, Matcher, compile_query, parse_cursor, types_key
 from orchestrator.events.reader import Slice
 from orchestrator.events.subscribers import Subscribers
@@ -23,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 #: Names of a project's durable readers are bounded: each is checked at every publish.
 MAX_CONSUMERS = 1000
+#: So many of them one agent may make, so that none can use up its project's; operators are not bounded by it.
+MAX_CONSUMERS_OF_AN_AGENT = 100
 
 #: (project, tail, matcher, start, limit, timeout_s, answer at once) -> (found, whether the time was up)
 Await = Callable[[str, Tail, Matcher, int, int, float, bool], Awaitable[tuple[Slice, bool]]]
@@ -47,7 +50,8 @@ class DurableReaders:
         self._log = events
         self._clock = clock
         self._settings = settings
-        self._turns: dict[tuple[str, str, str], asyncio.Lock] = {}
+        # A lock lives for as long as a call has it or waits for it.
+        self._turns: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def load(self, project_id: str, subscribers: Subscribers) -> None:
         """Count the stored readers as subscribers."""
@@ -62,8 +66,9 @@ class DurableReaders:
         matcher: Matcher,
         subscribers: Subscribers,
         wait_for: Await,
+        caller: str,
     ) -> EventPage:
-        """As ``EventBus.wait`` for ``query.consumer``. Calls of one reader take turns."""
+        """As ``EventBus.wait`` for ``query.consumer``, asked by agent ``caller``. Calls of one reader take turns."""
         key = (project_id, query.consumer or "", types_key(query.types))
         deadline = self._clock.monotonic() + query.timeout_s
         turn = self._turns.setdefault(key, asyncio.Lock())
@@ -75,20 +80,21 @@ class DurableReaders:
             position = consumer.delivered if consumer else tail.newest
             return EventPage(events=[], more_available=False, next_cursor=str(position), timeout=True)
         try:
-            consumer, is_new = await self._begin(key, tail, query)
+            consumer, is_new = await self._begin(key, tail, query, subscribers, caller)
             self._register(subscribers, consumer)
             return await self._answer(key, tail, query, matcher, consumer, is_new, wait_for, deadline)
         finally:
             turn.release()
 
-    async def _begin(self, key: tuple[str, str, str], tail: Tail, query: EventQuery) -> tuple[Consumer, bool]:
+    async def _begin(
+        self, key: tuple[str, str, str], tail: Tail, query: EventQuery, subscribers: Subscribers, caller: str
+    ) -> tuple[Consumer, bool]:
         """The reader with ``query.ack`` applied and durable."""
         project_id, name, event_type = key
         stored = await self._log.get_consumer(project_id, name, event_type)
         if stored is None:
-            if len(await self._log.list_consumers(project_id)) >= MAX_CONSUMERS:
-                raise Conflict(f"a project has at most {MAX_CONSUMERS} durable consumers; use an existing name")
-            return await self._create(key, tail, query), True
+            await self._make_room(project_id, subscribers, None if query.role is None else caller)
+            return await self._create(key, tail, query, caller), True
         acked = stored.acked
         if query.ack is None:
             acked = stored.delivered
@@ -107,7 +113,53 @@ class DurableReaders:
             await self._log.put_consumer(project_id, consumer)
         return consumer, False
 
-    async def _create(self, key: tuple[str, str, str], tail: Tail, query: EventQuery) -> Consumer:
+    async def _make_room(self, project_id: str, subscribers: Subscribers, agent_id: str | None) -> None:
+        """See to a place for one more reader, of this agent where one is named. Raises Conflict.
+
+        A reader makes room once it was idle for as long as events are kept, since all that it had not read is gone.
+        Until then its position stays, for with it goes the word of what was missed (``gap``).
+        """
+        readers = [consumer for consumer in await self._log.list_consumers(project_id) if is_identifier(consumer.name)]
+        own = [consumer for consumer in readers if consumer.created_by == agent_id]
+        for group, bound in ((own, MAX_CONSUMERS_OF_AN_AGENT), (readers, MAX_CONSUMERS)):
+            if len(group) < bound:
+                continue
+            longest_idle = min(group, key=lambda consumer: consumer.updated_at)
+            if longest_idle.updated_at >= self._clock.now() - self._settings.retention_s:
+                raise Conflict(
+                    f"a project has at most {MAX_CONSUMERS} durable consumers, of which an agent makes at most "
+                    f"{MAX_CONSUMERS_OF_AN_AGENT}; use an existing name, or delete one that is not needed any more"
+                )
+            await self._drop(project_id, longest_idle, subscribers)
+            break
+
+    async def remove(
+        self, project_id: str, name: str, event_type: str | None, agent_id: str | None, subscribers: Subscribers
+    ) -> int:
+        """Forget the readers of a name, or its one of ``event_type`` (as listed); how many.
+
+        With ``agent_id`` only what that agent made. Raises NotFound, NotPermitted (it is another's).
+        """
+        found = [
+            consumer
+            for consumer in await self._log.list_consumers(project_id)
+            if consumer.name == name and event_type in (None, consumer.event_type)
+        ]
+        if not found:
+            raise NotFound(f"no durable consumer {name!r} in this project", slug="no_such_consumer")
+        if agent_id is not None and any(consumer.created_by != agent_id for consumer in found):
+            raise NotPermitted(
+                "a durable consumer is removed by the agent that made it, or by an operator", details={"consumer": name}
+            )
+        for consumer in found:
+            await self._drop(project_id, consumer, subscribers)
+        return len(found)
+
+    async def _drop(self, project_id: str, consumer: Consumer, subscribers: Subscribers) -> None:
+        await self._log.drop_consumer(project_id, consumer.name, consumer.event_type)
+        subscribers.drop_durable(consumer.name, consumer.event_type)
+
+    async def _create(self, key: tuple[str, str, str], tail: Tail, query: EventQuery, caller: str) -> Consumer:
         project_id, name, event_type = key
         if query.since in (None, "earliest"):
             start = tail.oldest - 1
@@ -124,6 +176,7 @@ class DurableReaders:
             updated_at=self._clock.now(),
             topic=query.topic,
             filter=query.filter,
+            created_by=caller,
         )
         await self._log.put_consumer(project_id, consumer)
         return consumer
@@ -142,6 +195,8 @@ class DurableReaders:
         project_id = key[0]
         start = min(consumer.acked, tail.newest)
         has_gap = start + 1 < tail.oldest or consumer.acked > tail.newest
+        if is_new and query.ack not in (None, "none"):
+            has_gap = True  # it was given a cursor, but it is not known any more: a backup is older, or it made room
         limit = query.limit
         if query.ack == "none" and consumer.delivered > start:
             # The last answer again, and nothing newer with it.

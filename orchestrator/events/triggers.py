@@ -15,7 +15,7 @@ from orchestrator.events.fields import lookup
 from orchestrator.events.rules import RuleBook, Trigger
 from orchestrator.identifiers import is_identifier
 from orchestrator.models import Delivery, Event, SpawnRequest
-from orchestrator.storage.base import AgentStore
+from orchestrator.storage.base import AgentStore, RunStore
 
 #: Spawns an agent; must keep the agent's record (with ``spawned_by``) before it starts anything.
 Spawn = Callable[[SpawnRequest], Awaitable[Any]]
@@ -35,10 +35,17 @@ class TriggerRunner:
     """
 
     def __init__(
-        self, rules: RuleBook, agents: AgentStore, spawn: Spawn, settings: EventSettings, clock: Clock
+        self,
+        rules: RuleBook,
+        agents: AgentStore,
+        runs: RunStore,
+        spawn: Spawn,
+        settings: EventSettings,
+        clock: Clock,
     ) -> None:
         self._rules = rules
         self._agents = agents
+        self._runs = runs
         self._spawn = spawn
         self._settings = settings
         self._clock = clock
@@ -75,10 +82,15 @@ class TriggerRunner:
         recent.append(now)
 
     async def _depth(self, project_id: str, event: Event) -> int:
-        """How many triggers in a row led to ``event``: followed from the agent it is of to that one's parent."""
-        subject = event.data.get("agent_id")
+        """How many triggers in a row led to ``event``: followed from the agent or run it is of to who began that."""
+        subject, run_id = event.data.get("agent_id"), event.data.get("run_id")
+        concerned = {event.publisher}
+        if isinstance(subject, str):
+            concerned.add(subject)
+        if isinstance(run_id, str):
+            concerned.add(await self._creator(project_id, run_id))
         deepest = 0
-        for agent_id in {event.publisher, subject if isinstance(subject, str) else event.publisher}:
+        for agent_id in concerned:
             deepest = max(deepest, await self._depth_of_agent(project_id, agent_id))
         return deepest
 
@@ -91,8 +103,14 @@ class TriggerRunner:
             if parent.startswith(_PREFIX):
                 depth = parent.split(":", 3)[2]
                 return int(depth) if depth.isdecimal() else 0
-            agent_id = parent
+            run_id = record.request.run_id
+            agent_id = await self._creator(project_id, run_id) if run_id else parent
         return self._settings.trigger_depth
+
+    async def _creator(self, project_id: str, run_id: str) -> str:
+        """The agent that began a run; empty where that is not known."""
+        run = await self._runs.get_run(project_id, run_id)
+        return run.created_by if run is not None else ""
 
 
 def spawn_request(trigger: Trigger, delivery: Delivery, key: str) -> SpawnRequest:

@@ -69,6 +69,9 @@ class EventLog(Protocol):
 
     async def list_consumers(self, project_id: str) -> list[Consumer]: ...
 
+    async def drop_consumer(self, project_id: str, name: str, event_type: str) -> bool:
+        """Whether there was one."""
+
     async def put_dead_letter(self, project_id: str, letter: DeadLetter) -> None: ...
 
     async def list_dead_letters(self, project_id: str, *, after: str | None, limit: int) -> list[DeadLetter]:

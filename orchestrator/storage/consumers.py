@@ -44,6 +44,18 @@ class SqliteConsumers(Repository):
         )
         return [decode(row[0], Consumer) for row in rows]
 
+    async def drop_consumer(self, project_id: str, name: str, event_type: str) -> bool:
+        """Whether there was one."""
+
+        def operation(connection: apsw.Connection) -> bool:
+            connection.execute(
+                "DELETE FROM consumers WHERE project_id = ? AND name = ? AND event_type = ?",
+                (project_id, name, event_type),
+            )
+            return connection.changes() == 1
+
+        return await self._engine.write(operation)
+
     async def put_dead_letter(self, project_id: str, letter: DeadLetter) -> None:
         """Insert or replace."""
         await self._engine.write(

@@ -13,7 +13,9 @@ from orchestrator.storage.codec import checksum, clean_text, decode_checked, enc
 from orchestrator.storage.connection import Row, fetch_all, fetch_one
 from orchestrator.storage.engine import Engine, Repository
 
-_INSERT = "INSERT INTO events (project_id, seq, published_at, expires_at, checksum, body) VALUES (?, ?, ?, ?, ?, ?)"
+INSERT_EVENT = (
+    "INSERT INTO events (project_id, seq, published_at, expires_at, checksum, body) VALUES (?, ?, ?, ?, ?, ?)"
+)
 _REMEMBER = "INSERT INTO event_ids (project_id, event_id, seq, published_at) VALUES (?, ?, ?, ?)"
 _SEEN = "SELECT seq, published_at FROM event_ids WHERE project_id = ? AND event_id = ?"
 _HEAD = "SELECT newest FROM event_heads WHERE project_id = ?"
@@ -135,7 +137,7 @@ class SqliteEvents(Repository):
             events.append((project_id, event.seq, now, event.expires_at, checksum(body), body))
             ids.append((project_id, event.event_id, event.seq, now))
             outcomes.append(Appended(event=event, is_duplicate=False))
-        connection.executemany(_INSERT, events)
+        connection.executemany(INSERT_EVENT, events)
         connection.executemany(_REMEMBER, ids)
         connection.executemany(_SET_HEAD, list(heads.items()))
         return outcomes

@@ -77,7 +77,14 @@ class RunService:
         self._efforts: dict[str, Effort] = {}
 
     async def create(
-        self, project_id: str, *, issue_id: str, task: str, workflow: str = "team", runtime: str | None = None
+        self,
+        project_id: str,
+        *,
+        issue_id: str,
+        task: str,
+        workflow: str = "team",
+        runtime: str | None = None,
+        created_by: str = "",
     ) -> Run:
         """Plan a run, make it durable and begin it. Raises BadRequest, NotFound."""
         check_identifier(issue_id, "issue_id")
@@ -100,6 +107,7 @@ class RunService:
             created_at=now,
             updated_at=now,
             runtime=runtime,
+            created_by=created_by,
         )
         for step in steps:
             await self._agents.check(_request(run, step))

@@ -202,6 +202,21 @@ def test_a_consumer_goes_on_where_it_was(sidecar: Server, kind: str) -> None:
     assert numbers(wait(sidecar.api("go-specialist"), kind, consumer="me")) == [4]
 
 
+def test_a_consumer_is_forgotten_by_its_maker_or_an_operator(sidecar: Server, kind: str) -> None:
+    """A durable name could not be given up again, so that a project's 1,000 were used up for life."""
+    api, name = sidecar.api("python-specialist"), f"mine-{kind}"
+    publish(api, kind, {"n": 0})
+    assert numbers(wait(api, kind, consumer=name)) == [0]
+    path = f"/api/events/consumers/{name}"
+    sidecar.api("go-specialist").delete(path).refused(403, "AUTH_003")
+    sidecar.api().delete(path, event_type="other").refused(404, "REQ_003")
+    sidecar.api().delete("/api/events/consumers/~router").refused(400, "REQ_001")
+    assert api.delete(path).expect(200).json["count"] == 1
+    api.delete(path).refused(404, "REQ_003")
+    assert numbers(wait(api, kind, consumer=name)) == [0]
+    assert sidecar.api().delete(path, event_type=kind).expect(200).json["consumer"] == name
+
+
 @pytest.mark.critical
 def test_with_ack_nothing_is_skipped(sidecar: Server, kind: str) -> None:
     """A consumer that dies between the answer and its work gets the answer again."""

@@ -108,6 +108,47 @@ def test_restore_keeps_what_it_replaces(server: Server, tmp_path: Path) -> None:
         assert replaced.api().get(f"/api/results/{newer}").status == 200
 
 
+def test_cursors_of_before_a_restore_are_told_of_the_gap(server: Server, tmp_path: Path) -> None:
+    """Once the log had grown past an old cursor, its reader went on from there and never saw what came before it.
+
+    A durable reader's old acknowledgement was refused until then.
+    """
+    archive, path = tmp_path / "backup.tar.gz", "/api/events/wait/counted"
+
+    def publish(*numbers: int) -> None:
+        for number in numbers:
+            server.api().post("/api/events/counted", {"topic": "testing", "data": {"n": number}}).expect(202)
+
+    def read(**parameters: Any) -> Any:
+        page = server.api().get(path, timeout=0, **parameters).expect(200).json
+        return page, [event["data"]["n"] for event in page["events"]]
+
+    def restore() -> None:
+        server.stop()
+        done = orchestrator("restore", archive, "--storage", server.storage, "--force")
+        assert done.returncode == 0, done.stderr
+        server.restart()
+
+    publish(1, 2, 3)
+    assert read(consumer="reader", limit=2, ack="none")[1] == [1, 2]
+    backup(server, archive)
+    publish(4, 5)
+    page, numbers = read(consumer="reader", ack="none")
+    page, numbers = read(consumer="reader", ack=page["next_cursor"])
+    assert numbers == [3, 4, 5]
+    cursors = [page["next_cursor"]]
+    for fresh in ((6, 7, 8, 9), (10, 11, 12, 13)):
+        restore()
+        publish(*fresh)
+        for cursor in cursors:
+            page, numbers = read(since=cursor)
+            assert (page["gap"], numbers) == (True, [1, 2, 3, *fresh])
+            assert read(since=page["oldest_cursor"])[0]["gap"] is False
+            page, numbers = read(consumer="reader", ack=cursor, limit=9)
+            assert numbers == [1, 2, 3, *fresh]
+        cursors.append(page["next_cursor"])
+
+
 def damaged(archive: Path, target: Path, change: str) -> Path:
     """A copy of a backup with one thing wrong."""
     with tarfile.open(archive) as source, tarfile.open(target, "w:gz") as out:

@@ -58,7 +58,7 @@ CALLS: dict[str, tuple[str, int, str, int]] = {
     "events publish": ("checked --topic testing '{{\"ok\": true}}' --format json", 0, "checked --topic testing [1]", 2),
     "events subscribe": ("{event_type} --since earliest --count 1 --wait 5", 0, "never --count 1 --wait 0.2", 1),
     "events dead-letters": ("", 0, "--redrive none", 1),
-    "events consumers": ("--format json", 0, "none", 2),
+    "events consumers": ("--format json", 0, "--remove none", 1),
     "events export": ("--topic testing", 0, "--since tomorrow", 2),
     "events import": ("{event_file}", 0, "{bad_file}", 2),
     "context get": ("{issue} python-specialist --explain", 0, "{issue} python-specialst", 2),
@@ -244,6 +244,26 @@ def test_refused_token_exits_with_4(sidecar: Server, tmp_path: Path) -> None:
     done = sidecar.cli("agent", "list", environment={"ORCHESTRATOR_TOKEN": token})
     assert done.returncode == 4
     assert "ORCHESTRATOR_TOKEN" in done.stderr
+
+
+def test_rotated_keys_leave_live_tokens_good_and_sign_new_ones(server: Server, issue: str) -> None:
+    """Nothing rotated the keys; had it, a running sidecar would have signed on with the retired one."""
+    held = server.api()
+    old = {key["kid"] for key in server.anonymous().get("/.well-known/jwks.json").json["keys"]}
+    done = server.cli("token", "--rotate")
+    assert done.returncode == 0, done.stderr
+    assert "are good until they expire" in done.stdout
+
+    def published() -> set[str]:
+        return {key["kid"] for key in server.anonymous().get("/.well-known/jwks.json").json["keys"]} - old
+
+    (new,) = until(published, what="the new key among the published")
+    assert new in done.stdout
+    held.get("/api/agents").expect(200)
+    token = spawn(held, issue, "true")["jwt_token"]
+    assert json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))["kid"] == new
+    refused = server.cli("token", "--rotate", "--ttl", "5")
+    assert (refused.returncode, refused.stdout) == (2, "")
 
 
 def test_a_token_made_without_a_sidecar_is_for_the_project_that_is_registered(storage: Path, tmp_path: Path) -> None:

@@ -69,9 +69,12 @@ async def test_phases_follow_one_another_and_read_what_came_before(tmp_path: Pat
         code_reviewer='grep -c "use tea" "$AGENT_CONTEXT_FILE"',
     )
     async with running_supervisor(tmp_path) as supervisor:
-        run = await supervisor.runs.create(PROJECT, issue_id="issue-1", task="look", workflow="quick")
+        run = await supervisor.runs.create(PROJECT, issue_id="issue-1", task="look", workflow="quick", created_by="me")
         done = await finished(supervisor, run.run_id)
         assert (done.status, [step.status for step in done.steps]) == ("completed", ["completed", "completed"])
+        stored = await supervisor.storage.get_run(PROJECT, run.run_id)
+        assert stored is not None
+        assert stored.created_by == "me"
         told = [event.event_type for event in await events(supervisor)]
         assert told[0] == "run_started"
         assert told[-1] == "run_completed"

@@ -56,6 +56,7 @@ class Foreign:
         services.bus.letters["two"] = [
             DeadLetter(id="their-letter", event=event, target="t", reason="r", attempts=1, last_error="e", created_at=1)
         ]
+        services.bus.consumer_names.add(("two", "their-reader"))
         self.world.services.context.cached.add(("two", "theirs"))
         self.names = {
             "issue_id": "theirs",
@@ -65,6 +66,7 @@ class Foreign:
             "agent_id": "their-agent",
             "run_id": run.run_id,
             "letter_id": "their-letter",
+            "consumer": "their-reader",
         }
 
     def path(self, route: Route) -> str:
@@ -135,13 +137,14 @@ async def test_foreign_ids_do_not_exist(tmp_path: Path, route: Route) -> None:
         await foreign.prepare()
         before = list(world.services.bus.events["two"])
         answer = await foreign.call(world.client("chief-architect"), route)
-        if any(f"<{name}>" in route.path for name in ("result_id", "agent_id", "run_id", "letter_id")):
+        if any(f"<{name}>" in route.path for name in ("result_id", "agent_id", "run_id", "letter_id", "consumer")):
             assert answer.status == 404, answer.body
         assert b"their-agent" not in answer.body.replace(b"no agent 'their-agent'", b"")
         assert b'"project_id":"two"' not in answer.body
         assert world.services.bus.events["two"] == before
         assert world.services.agents.terminated == []
         assert world.services.bus.redriven == []
+        assert ("two", "their-reader") in world.services.bus.consumer_names
         assert ("two", "theirs") in world.services.context.cached
         assert all(project.project_id == "one" for project, _ in world.services.context.requests)
         assert all(request.project_id == "one" for request in world.services.agents.spawned)

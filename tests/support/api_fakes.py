@@ -136,6 +136,7 @@ class FakeBus:
         self.events: dict[str, list[Event]] = {}
         self.letters = FakeLetters()
         self.redriven: list[str] = []
+        self.consumer_names: set[tuple[str, str]] = set()
         self.streams: list[FakeStream] = []
         self.changed = asyncio.Event()
         self.waiting = asyncio.Event()
@@ -213,6 +214,12 @@ class FakeBus:
 
     async def consumers(self, project_id: str) -> list[Any]:
         return []
+
+    async def remove_consumer(self, project_id: str, name: str, event_type: str | None, agent_id: str | None) -> int:
+        if (project_id, name) not in self.consumer_names:
+            raise NotFound(f"no durable consumer {name!r} in this project")
+        self.consumer_names.remove((project_id, name))
+        return 1
 
     async def purge(self, project_id: str, letter_id: str) -> None:
         await self.redrive(project_id, letter_id)
@@ -340,6 +347,7 @@ class FakeRuns:
             steps=[],
             created_at=1.0,
             updated_at=1.0,
+            created_by=fields.get("created_by", ""),
         )
         self.runs[run.run_id] = run
         return run

@@ -57,9 +57,13 @@ def result_draft(
 
 def agent_record(agent_id: str, *, project: str = "p1", status: str = "running", **fields: Any) -> AgentRecord:
     """A valid agent's record."""
-    spawned_by = fields.pop("spawned_by", "operator")
     request = SpawnRequest(
-        agent_type="coder", issue_id="i1", task="work", project_id=project, spawned_by=spawned_by, run_id=None
+        agent_type="coder",
+        issue_id="i1",
+        task="work",
+        project_id=project,
+        spawned_by=fields.pop("spawned_by", "operator"),
+        run_id=fields.pop("run_id", None),
     )
     return AgentRecord(
         agent_id=agent_id,

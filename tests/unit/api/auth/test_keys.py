@@ -7,12 +7,16 @@ import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
+import msgspec
 import pytest
 
-from api.auth.keys import KeyRing
+from api.auth.keys import OVERLAP_S, KeyRing
 from api.auth.tokens import TokenCodec
-from orchestrator.errors import InvalidToken, StorageReadFailed, StorageWriteFailed
+from orchestrator.agents.launch import TOKEN_MARGIN_S, TOKEN_MINIMUM_S
+from orchestrator.errors import ExpiredToken, InvalidToken, StorageReadFailed, StorageWriteFailed
+from orchestrator.profiles.authored import Seconds
 from tests.support.api_fakes import FakeClock
 
 
@@ -53,7 +57,8 @@ def test_rotation_keeps_live_tokens(tmp_path: Path) -> None:
     ring = KeyRing.open(tmp_path / "keys", clock=clock)
     token = _token(ring, clock)
     old = ring.kid
-    new = ring.rotate(overlap_s=300)
+    assert ring.rotate(overlap_s=300) == clock.now() + 300
+    new = ring.kid
     assert new != old
     assert {key["kid"] for key in ring.jwks()["keys"]} == {old, new}
     assert TokenCodec(ring, clock=clock).decode(token).agent_id == "a"
@@ -77,6 +82,32 @@ def test_a_rotation_by_another_process_is_noticed(tmp_path: Path) -> None:
     clock.seconds += 2
     serving.refresh()
     assert serving.public_key(other.kid) is not None
+
+
+def test_a_rotation_by_another_process_is_followed(tmp_path: Path) -> None:
+    """A running sidecar went on signing with the retired key, and its tokens were refused once the overlap was over."""
+    clock = FakeClock()
+    serving = KeyRing.open(tmp_path / "keys", clock=clock)
+    old = serving.kid
+    other = KeyRing.open(tmp_path / "keys", clock=clock)
+    other.rotate()
+    serving.follow()
+    assert serving.kid == other.kid != old
+    assert {key["kid"] for key in serving.jwks()["keys"]} == {old, other.kid}
+    token = _token(serving, clock)
+    clock.seconds += OVERLAP_S + 1
+    fresh = _token(serving, clock)
+    codec = TokenCodec(KeyRing.open(tmp_path / "keys", clock=clock), clock=clock)
+    assert codec.decode(fresh).agent_id == "a"
+    with pytest.raises(ExpiredToken):
+        codec.decode(token)
+
+
+def test_the_overlap_is_longer_than_any_agents_token(tmp_path: Path) -> None:
+    """A rotation refused live tokens of agents that had more time than the overlap."""
+    longest = next(item for item in get_args(Seconds) if isinstance(item, msgspec.Meta)).le
+    assert longest is not None
+    assert max(TOKEN_MINIMUM_S, longest + TOKEN_MARGIN_S) + 60 < OVERLAP_S
 
 
 def test_the_published_keys_hold_no_private_part(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ import jwt
 import pytest
 
 from api.auth.keys import KeyRing
-from api.auth.offline import mint_offline
+from api.auth.offline import mint_offline, rotate_offline
 from api.auth.tokens import TokenCodec
 from orchestrator.errors import BadRequest
 from orchestrator.profiles.permissions import PERMISSIONS
+from tests.support.api_fakes import FakeClock
 
 
 def test_an_operators_token_may_do_everything(tmp_path: Path) -> None:
@@ -41,3 +42,19 @@ def test_bad_values_are_refused(tmp_path: Path, project_id: str, agent_type: str
     """A token with them would be refused later, where nobody sees why."""
     with pytest.raises(BadRequest):
         mint_offline(tmp_path, project_id, agent_type, agent_type is None, ttl_s)
+
+
+def test_a_token_that_outlives_the_overlap_outlives_a_rotation(tmp_path: Path) -> None:
+    """An operator's token of a year was refused a month after the keys were rotated."""
+    keys = tmp_path / "keys"
+    year = 365 * 86400
+    token = mint_offline(tmp_path, "p", None, True, year)
+    principal = TokenCodec(KeyRing.open(keys)).decode(token)
+    mint_offline(tmp_path, "p", None, True, year / 2)
+    _, until = rotate_offline(tmp_path)
+    assert until == principal.expires_at
+    _, until = rotate_offline(tmp_path)
+    assert until < principal.expires_at, "the second key signed nothing that lives so long"
+    clock = FakeClock()
+    clock.seconds = principal.expires_at - 1.0
+    assert TokenCodec(KeyRing.open(keys, clock=clock), clock=clock).decode(token) == principal

@@ -203,3 +203,12 @@ async def test_the_documents_name_every_route(tmp_path: Path) -> None:
         assert "http://" not in page
         assert "<script" not in page
         assert "coordination" in (await client.get("/asyncapi.json")).json()["channels"]
+
+
+async def test_a_run_tells_who_began_it(tmp_path: Path) -> None:
+    """A run did not record its creator, so that the budget of triggers began anew behind it."""
+    async with api_world(tmp_path) as world:
+        architect = world.client("chief-architect", agent_id="ag_1")
+        run = (await architect.post("/api/runs", {"issue_id": "i", "task": "t", "created_by": "someone"})).json()
+        assert run["created_by"] == "ag_1"
+        assert (await architect.get(f"/api/runs/{run['run_id']}")).json()["created_by"] == "ag_1"

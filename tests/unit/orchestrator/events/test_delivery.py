@@ -13,17 +13,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import apsw
 import msgspec
 import pytest
 
 from orchestrator.clock import SystemClock
 from orchestrator.config import EventSettings
-from orchestrator.errors import ConfigInvalid, NotFound, PoolSaturated, UnknownAgentType
+from orchestrator.errors import ConfigInvalid, NotFound, PoolSaturated, SidecarError, UnknownAgentType
 from orchestrator.events.delivery import LONGEST_BACKOFF_S, Courier, DeliveryFailed, Handler, backoff_s
 from orchestrator.events.rules import RuleBook, parse_event_rules
 from orchestrator.events.triggers import TriggerRunner, render
 from orchestrator.events.webhooks import WebhookSender, is_allowed, parse_target, sign
-from orchestrator.models import AgentRecord, Delivery, SpawnRequest
+from orchestrator.models import AgentRecord, Delivery, Run, SpawnRequest
 from tests.support.certificates import write_pair
 from tests.support.events import PROJECT, Sidecar, make_event, running
 from tests.support.storages import ManualClock, agent_record
@@ -120,6 +121,53 @@ async def test_matching_events_are_pushed_once_over_a_restart(tmp_path: Path) ->
                     await asyncio.sleep(0.01)
             await made.settled()
         assert [delivery.event.seq for delivery in seen] == [2, 4]
+
+
+async def test_the_first_event_survives_an_outbox_that_refuses_it(tmp_path: Path) -> None:
+    """Where routing began was written with the first page only: an event that was refused then was never pushed."""
+    seen: list[Delivery] = []
+    no_room = "CREATE TRIGGER no_room BEFORE INSERT ON deliveries BEGIN SELECT RAISE(ABORT, 'no room'); END"
+    async with running(tmp_path / "s") as sidecar:
+        await sidecar.publish(data={"k": 1})
+        await change_schema(sidecar, no_room)
+        refused = False
+        async with desk(sidecar, tmp_path, HOOK.format(port=1), lambda _: {"webhook": recorder(seen)}) as made:
+            await sidecar.publish(data={"k": 1})
+            page = made.courier._route_page
+
+            async def watched(project_id: str, position: str) -> tuple[str, bool]:
+                nonlocal refused
+                try:
+                    return await page(project_id, position)
+                except SidecarError:
+                    refused = True
+                    raise
+
+            made.courier._route_page = watched  # type: ignore[method-assign]
+            async with asyncio.timeout(20):
+                while not refused:
+                    await asyncio.sleep(0.01)
+        await change_schema(sidecar, "DROP TRIGGER no_room")
+        await sidecar.restart()
+        async with desk(sidecar, tmp_path, HOOK.format(port=1), lambda _: {"webhook": recorder(seen)}) as made:
+            await sidecar.publish(data={"k": 1})
+            async with asyncio.timeout(20):
+                while len(seen) < 2:
+                    await asyncio.sleep(0.01)
+            await made.settled()
+        assert sorted(delivery.event.seq for delivery in seen) == [2, 3]
+
+
+async def change_schema(sidecar: Sidecar, statement: str) -> None:
+    """Run a statement from beside the storage."""
+
+    def change() -> None:
+        connection = apsw.Connection(str(sidecar.directory / "orchestrator.db"))
+        connection.set_busy_timeout(10_000)
+        connection.execute(statement)
+        connection.close()
+
+    await asyncio.to_thread(change)
 
 
 async def test_the_outbox_waits_until_the_rules_are_read(tmp_path: Path) -> None:
@@ -271,7 +319,7 @@ def runner(spawner: Spawner) -> Callable[[Desk], dict[str, Handler]]:
         sidecar = made.sidecar
         return {
             "trigger": TriggerRunner(
-                made.rules, sidecar.storage, spawner.spawn, sidecar.settings, sidecar.clock
+                made.rules, sidecar.storage, sidecar.storage, spawner.spawn, sidecar.settings, sidecar.clock
             ).deliver
         }
 
@@ -351,6 +399,51 @@ async def test_a_cycle_of_triggers_ends(tmp_path: Path) -> None:
         assert [request.spawned_by.split(":")[2] for request in spawner.requests] == ["1", "2", "3"]
         (letter,) = await sidecar.bus.dead_letters(PROJECT)
         assert letter.reason == "depth"
+
+
+@pytest.mark.parametrize("event_type", ["run_completed", "agent_completed", "reviewed"])
+async def test_a_cycle_of_triggers_through_runs_ends(tmp_path: Path, event_type: str) -> None:
+    """An agent that begins a run whose end, or whose agents, start it again ran for ever, a whole team each time."""
+    text = TRIGGER.replace('"agent_completed"', f'"{event_type}"').replace('filter = "agent_type:go-*"', "")
+    async with running(tmp_path / "s", settings=EventSettings(trigger_depth=3)) as sidecar:
+        spawner = Spawner(sidecar)
+
+        async def run_of(creator: str, number: int) -> None:
+            """The run that ``creator`` began, with an agent of it and what is published of it."""
+            run_id, agent_id = f"run-{number}", f"ag_r{number}"
+            await sidecar.storage.put_run(stored_run(run_id, creator))
+            member = agent_record(agent_id, project=PROJECT, run_id=run_id, spawned_by=run_id)
+            await sidecar.storage.put_agent(member)
+            data = {"run_completed": {"run_id": run_id}, "agent_completed": {"agent_id": agent_id}}.get(event_type, {})
+            await sidecar.publish(event_type, data=data, publisher="supervisor" if data else agent_id)
+
+        async with desk(sidecar, tmp_path, text, runner(spawner)) as made:
+            await run_of("operator-1", 0)
+            for number in range(1, 4):
+                async with asyncio.timeout(10):
+                    while len(spawner.requests) < number or await sidecar.storage.count_deliveries():
+                        await asyncio.sleep(0.01)
+                await run_of(f"ag_t{number}", number)
+            await made.settled(letters=1)
+        assert [request.spawned_by.split(":")[2] for request in spawner.requests] == ["1", "2", "3"]
+        (letter,) = await sidecar.bus.dead_letters(PROJECT)
+        assert letter.reason == "depth"
+
+
+def stored_run(run_id: str, created_by: str) -> Run:
+    """A run of ``PROJECT`` without steps."""
+    return Run(
+        run_id=run_id,
+        project_id=PROJECT,
+        issue_id="i7",
+        task="t",
+        workflow="team",
+        status="completed",
+        steps=[],
+        created_at=1.0,
+        updated_at=1.0,
+        created_by=created_by,
+    )
 
 
 async def test_triggers_have_a_rate(tmp_path: Path) -> None:

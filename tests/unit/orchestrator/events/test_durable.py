@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from orchestrator.config import EventSettings
-from orchestrator.errors import BadRequest
+from orchestrator.errors import BadRequest, Conflict, NotFound, NotPermitted
 from orchestrator.events import EventPage, EventQuery
 from tests.support.events import PROJECT, Sidecar, draft, running
 from tests.support.storages import ManualClock
@@ -23,10 +25,12 @@ async def take(
     types: tuple[str, ...] | None = ("note",),
     since: str | None = None,
     timeout_s: float = 0.0,
+    role: str | None = None,
+    agent: str = "r1",
 ) -> EventPage:
     """One poll of a durable reader."""
-    query = EventQuery(types=types, consumer=name, ack=ack, limit=limit, since=since, timeout_s=timeout_s)
-    return await sidecar.bus.wait(PROJECT, query, subscriber="r1")
+    query = EventQuery(types=types, consumer=name, ack=ack, limit=limit, since=since, timeout_s=timeout_s, role=role)
+    return await sidecar.bus.wait(PROJECT, query, subscriber=agent)
 
 
 def seqs(page: EventPage) -> list[int]:
@@ -181,3 +185,85 @@ async def test_absent_readers_count_as_subscribers_of_what_they_asked_for(tmp_pa
         await sidecar.publish("other")
         await sidecar.bus.sweep()
         assert (await sidecar.bus.publish(PROJECT, draft())).subscribers == ()
+
+
+async def test_readers_idle_for_longer_than_events_are_kept_make_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A project had 1,000 names for life: then every new reader was refused, over restarts too."""
+    monkeypatch.setattr("orchestrator.events.durable.MAX_CONSUMERS", 5)
+    clock = ManualClock()
+    async with running(tmp_path, clock=clock) as sidecar:
+        for number in range(5):
+            await take(sidecar, name=f"c{number}")
+        clock.seconds += 1
+        with pytest.raises(Conflict):
+            await take(sidecar, name="new")
+        await take(sidecar, name="c0")
+        clock.seconds += sidecar.settings.retention_s
+        assert (await take(sidecar, name="new")).timeout
+        names = {lag.consumer.name for lag in await sidecar.bus.consumers(PROJECT)}
+        assert len(names) == 5
+        assert {"new", "c0"} <= names
+        await sidecar.publish()
+        await take(sidecar, name="c0")
+        clock.seconds += sidecar.settings.retention_s - 1
+        # With room nothing is forgotten: an idle reader is told what it missed.
+        await sidecar.bus.remove_consumer(PROJECT, "new", None, None)
+        await take(sidecar, name="another")
+        clock.seconds += sidecar.settings.retention_s
+        await sidecar.bus.sweep()
+        assert len(await sidecar.bus.consumers(PROJECT)) == 5
+
+
+async def test_an_agent_cannot_use_up_its_projects_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One agent made all names that a project may have, and nobody else got one, operators included."""
+    monkeypatch.setattr("orchestrator.events.durable.MAX_CONSUMERS_OF_AN_AGENT", 3)
+    async with running(tmp_path) as sidecar:
+        for number in range(3):
+            await take(sidecar, name=f"c{number}", role="test-engineer")
+        with pytest.raises(Conflict):
+            await take(sidecar, name="new", role="test-engineer")
+        assert (await take(sidecar, name="c0", role="test-engineer")).timeout
+        assert (await take(sidecar, name="new", role="test-engineer", agent="r2")).timeout
+        assert (await take(sidecar, name="newer")).timeout
+
+
+async def test_a_reader_is_forgotten_by_its_maker_or_an_operator(tmp_path: Path) -> None:
+    """A durable reader's name, once used, could not be given up again."""
+    async with running(tmp_path) as sidecar:
+        await sidecar.publish()
+        for types in (("note",), None):
+            assert seqs(await take(sidecar, types=types)) == [1]
+        with pytest.raises(NotPermitted):
+            await sidecar.bus.remove_consumer(PROJECT, "c1", None, "r2")
+        with pytest.raises(NotFound):
+            await sidecar.bus.remove_consumer(PROJECT, "c1", "other", "r1")
+        assert await sidecar.bus.remove_consumer(PROJECT, "c1", "*", "r1") == 1
+        assert seqs(await take(sidecar, types=None)) == [1]
+        assert (await take(sidecar)).timeout
+        assert await sidecar.bus.remove_consumer(PROJECT, "c1", None, None) == 2
+        assert (await sidecar.bus.publish(PROJECT, draft())).subscribers == ()
+        await sidecar.restart()
+        assert seqs(await take(sidecar)) == [1, 2]
+
+
+async def test_a_forgotten_reader_that_acknowledges_is_told(tmp_path: Path) -> None:
+    """A reader that was not known any more began anew without a word, although it had a cursor to go on from."""
+    async with running(tmp_path) as sidecar:
+        await sidecar.publish()
+        page = await take(sidecar, ack="1")
+        assert (page.gap, page.oldest_cursor, seqs(page)) == (True, "0", [1])
+        assert not (await take(sidecar, ack="1")).gap
+        assert not (await take(sidecar, name="new", ack="none")).gap
+
+
+async def test_a_refused_name_leaves_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each name that was refused left a lock for as long as the sidecar ran."""
+    monkeypatch.setattr("orchestrator.events.durable.MAX_CONSUMERS", 1)
+    async with running(tmp_path) as sidecar:
+        for name in ("c1", "c2", "c3"):
+            with suppress(Conflict):
+                await take(sidecar, name=name)
+        gc.collect()
+        assert len(sidecar.bus._durable._turns) == 0
