@@ -195,7 +195,7 @@ class DurableReaders:
         project_id = key[0]
         start = min(consumer.acked, tail.newest)
         has_gap = start + 1 < tail.oldest or consumer.acked > tail.newest
-        if is_new and query.ack not in (None, "none"):
+        if is_new and query.ack not in (None, "none") and parse_cursor(query.ack, "ack") != start:
             has_gap = True  # it was given a cursor, but it is not known any more: a backup is older, or it made room
         limit = query.limit
         if query.ack == "none" and consumer.delivered > start:
