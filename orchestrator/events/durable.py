@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 #: Names of a project's durable readers are bounded: each is checked at every publish.
 MAX_CONSUMERS = 1000
 #: So many of them one agent may make, so that none can use up its project's; operators are not bounded by it.
-MAX_CONSUMERS_OF_AN_AGENT = 100
+MAX_CONSUMERS_OF_AN_AGENT = MAX_CONSUMERS // 2
 
 #: (project, tail, matcher, start, limit, timeout_s, answer at once) -> (found, whether the time was up)
 Await = Callable[[str, Tail, Matcher, int, int, float, bool], Awaitable[tuple[Slice, bool]]]
