@@ -211,9 +211,11 @@ class Courier:
             pause = 1.0
             try:
                 free = _AT_ONCE - len(self._carried)
+                # What ends while the outbox is read may be among what is read, and would be pushed again.
+                carried = set(self._carried)
                 due = await self._store.due_deliveries(self._clock.now(), _AT_ONCE * 2) if free > 0 else []
-                fresh = [item for item in due if self._key(item) not in self._carried][: max(0, free)]
-                for delivery in fresh:
+                fresh = [item for item in due if self._key(item) not in carried | self._carried.keys()]
+                for delivery in fresh[: max(0, free)]:
                     self._carry(delivery)
                 upcoming = await self._store.next_delivery_at()
                 if upcoming is not None:

@@ -196,6 +196,42 @@ async def test_the_outbox_waits_until_the_rules_are_read(tmp_path: Path) -> None
     assert known == [True]
 
 
+async def test_what_ends_while_the_outbox_is_read_is_not_pushed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A push that ended between the look into the outbox and its answer was done, or became a dead letter, twice."""
+    seen: list[int] = []
+    let_go = asyncio.Event()
+
+    async def hold(delivery: Delivery) -> None:
+        seen.append(delivery.event.seq)
+        if delivery.event.seq == 1:
+            await let_go.wait()
+
+    async with (
+        running(tmp_path / "s") as sidecar,
+        desk(sidecar, tmp_path, HOOK.format(port=1), lambda _: {"webhook": hold}) as made,
+    ):
+        await sidecar.publish(data={"k": 1})
+        async with asyncio.timeout(20):
+            while not seen:
+                await asyncio.sleep(0.01)
+        look = sidecar.storage.due_deliveries
+
+        async def look_for_long(now: float, limit: int) -> list[Delivery]:
+            found = await look(now, limit)
+            if any(delivery.event.seq == 1 for delivery in found):
+                let_go.set()
+                while made.courier._carried:
+                    await asyncio.sleep(0.01)
+            return found
+
+        monkeypatch.setattr(sidecar.storage, "due_deliveries", look_for_long)
+        await sidecar.publish(data={"k": 1})
+        await made.settled()
+        assert seen == [1, 2]
+
+
 async def test_failures_are_retried_then_kept_then_redriven(tmp_path: Path) -> None:
     """A failing target was tried for ever, or its event was lost."""
     seen: list[Delivery] = []
