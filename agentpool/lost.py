@@ -9,7 +9,7 @@ from agentpool.messages import AgentExited, Survivors, Usage
 from agentpool.streams import STREAMS, TAIL_BYTES, Truncation, end_of_stream, find_truncation, read_stream
 
 
-class Kept(NamedTuple):
+class _Part(NamedTuple):
     """What was kept of one attempt's stream."""
 
     size_bytes: int = 0
@@ -59,14 +59,14 @@ def lost_exit(
     )
 
 
-def _kept(record_dir: str, stream: str, begin: int) -> Kept:
+def _kept(record_dir: str, stream: str, begin: int) -> _Part:
     try:
         end = end_of_stream(record_dir, stream)
         start = max(begin, end - TAIL_BYTES)
         tail = read_stream(record_dir, stream, start, end - start) if end > start else b""
         truncation = find_truncation(record_dir, stream)
     except OSError:
-        return Kept()
+        return _Part()
     if truncation is not None and truncation.begin not in (begin, None):
         truncation = None  # an earlier attempt's, after which this one wrote nothing
-    return Kept(max(0, end - begin), tail, truncation)
+    return _Part(max(0, end - begin), tail, truncation)
