@@ -89,9 +89,15 @@ class Agent:
         """Publish an event (the optional ``fields`` are those of the events endpoint)."""
         self._say({"type": "event", "event_type": event_type, "topic": topic, "data": dict(data), **fields})
 
-    def result(self, result: Mapping[str, Any]) -> None:
-        """Give the outcome; the last one given counts."""
-        self._say({"type": "result", "result": dict(result)})
+    def result(self, result: Mapping[str, Any], *, outcome: str | None = None) -> None:
+        """Give the result; the last one given counts.
+
+        ``outcome`` is ``quota`` where the model's service gave no more, ``no_output`` where there was nothing to give.
+        """
+        record: dict[str, Any] = {"type": "result", "result": dict(result)}
+        if outcome is not None:
+            record["outcome"] = outcome
+        self._say(record)
 
     def messages(self) -> Iterator[dict[str, Any]]:
         """What the sidecar sends on stdin: events, messages, ``shutdown``; ends when stdin is closed."""

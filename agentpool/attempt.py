@@ -9,12 +9,12 @@ from typing import Protocol
 
 import msgspec
 
-from agentpool import launching, zygotes
+from agentpool import launching, verifying, zygotes
 from agentpool.agentpipes import AgentPipes, PipesHost
 from agentpool.cgroups import Leaf
 from agentpool.ending import Ending
 from agentpool.errors import LaunchFailed, UnknownRuntime
-from agentpool.messages import AgentExited, AgentLaunchFailed, AgentStarted, Usage
+from agentpool.messages import AgentExited, AgentLaunchFailed, AgentStarted, Usage, Verification
 from agentpool.platforms import ProcessFlags
 from agentpool.proctable import ProcessTable, read_entry
 from agentpool.reactor import READ
@@ -83,6 +83,13 @@ class Attempt:
         self._watchdog: Watchdog | None = None
         self._zygote: zygotes.ZygoteLink | None = None
         self._is_orphaned = False
+        self._verifier: Attempt | None = None
+        self._wish = ""
+
+    @property
+    def leader(self) -> int:
+        """The first process of what runs now: its own, or that of its verifier."""
+        return self.pid if self._verifier is None else self._verifier.pid
 
     # -- start ------------------------------------------------------------------------------------
 
@@ -215,7 +222,11 @@ class Attempt:
 
     def kill(self, grace_s: float, reason: str) -> None:
         """Begin to end it."""
-        self._ending.begin(grace_s, reason)
+        self._wish = self._wish or reason
+        if self._verifier is not None:
+            self._verifier.kill(grace_s, reason)
+        else:
+            self._ending.begin(grace_s, reason)
 
     def signal_leader(self, number: int) -> None:
         """Signal the leader's group, by a number that is certainly still its own."""
@@ -262,6 +273,12 @@ class Attempt:
         if self.leaf is not None:
             self.leaf.kill()
 
+    def kill_tree(self) -> None:
+        """SIGKILL all that runs of it now."""
+        current = self._verifier or self
+        if current.tree is not None:
+            current.tree.kill()
+
     def over(self, ended_by: str, *, was_empty: bool = False) -> None:
         """The tree is gone: drain, give everything back, and report the end."""
         pipes, tree, leader_exit = self.pipes, self.tree, self.exit or LeaderExit(exit_code=None, signal=None)
@@ -285,6 +302,33 @@ class Attempt:
             truncated_by=pipes.truncation_reasons(),
         )
         self._release()
+        if verifying.is_to_be_verified(self.spec, fact):
+            self._verify(fact)
+        else:
+            self._conclude(fact)
+
+    def _verify(self, fact: AgentExited) -> None:
+        """Have the work checked in this attempt's slot; its end is reported after that."""
+        if self._wish:
+            # It came when the leader had ended: no check may outlive it, and without one the work is not good.
+            self._conclude(msgspec.structs.replace(fact, ended_by=self._wish))
+            return
+        try:
+            spec = verifying.verifier_spec(self.spec)
+        except OSError as error:
+            command = self.spec.verifier.argv if self.spec.verifier is not None else ()
+            verification = Verification(command=command, error=f"its output has no place: {error.strerror or error}")
+            self._conclude(msgspec.structs.replace(fact, verification=verification))
+            return
+
+        def ended(checked: AgentExited | AgentLaunchFailed) -> None:
+            self._verifier = None
+            self._conclude(verifying.join(fact, checked, self.spec, self._wish))
+
+        self._verifier = Attempt(verifying.VerifierHost(self.host, ended), spec)
+        self._verifier.begin()
+
+    def _conclude(self, fact: AgentExited) -> None:
         self.is_over = True
         self.host.emit(fact)
         self.host.finished(self)

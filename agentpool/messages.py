@@ -186,6 +186,34 @@ class FeedState(Message, frozen=True, kw_only=True):
     sequence: int = 0
 
 
+class VerifierStarted(Message, frozen=True, kw_only=True):
+    """The agent's own processes are gone, and the check of its work runs as ``pid``; AgentExited follows it."""
+
+    agent_id: str
+    attempt: int
+    pid: int
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """What the check of an attempt's work came to; see ``specs.Verifier``.
+
+    ``exit_code``, ``signal`` and ``ended_by`` are as in AgentExited; ``error`` says why it could not be started, then
+    they are not set. ``output_tail`` has the last words of its stdout, then of its stderr (at most 2 KiB of each).
+    """
+
+    command: tuple[str, ...]
+    exit_code: int | None = None
+    signal: int | None = None
+    ended_by: str = ""
+    error: str = ""
+    output_tail: bytes = b""
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether the work was found good."""
+        return self.exit_code == 0 and not self.ended_by
+
+
 class AgentExited(Message, frozen=True, kw_only=True):
     """The attempt is over: its process tree is gone and its pipes are drained to the logs.
 
@@ -195,6 +223,8 @@ class AgentExited(Message, frozen=True, kw_only=True):
     object ``{"outcome": ..., "evidence": ...}`` (empty when it said nothing). ``stdout_tail`` and
     ``stderr_tail`` hold the last bytes of each stream (at most 4 KiB). ``truncated_at`` has the byte from which a
     stream was not kept, ``truncated_by`` why: ``cap`` (its limit) or ``disk`` (full, or down to its reserve).
+    ``verification`` is None where nothing was checked: there was no verifier, or the attempt had failed without one.
+    ``usage`` (but for the bytes) and ``survivors`` are of both.
     """
 
     agent_id: str
@@ -209,6 +239,7 @@ class AgentExited(Message, frozen=True, kw_only=True):
     stderr_tail: bytes
     truncated_at: dict[str, int] = {}
     truncated_by: dict[str, str] = {}
+    verification: Verification | None = None
 
 
 class WorkerLost(Message, frozen=True, kw_only=True):
@@ -231,6 +262,7 @@ Fact = (
     | AgentOutput
     | InputState
     | FeedState
+    | VerifierStarted
     | AgentExited
     | WorkerLost
 )

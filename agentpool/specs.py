@@ -25,6 +25,23 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     nice: int = 0
 
 
+class Verifier(msgspec.Struct, frozen=True, kw_only=True):
+    """A command that checks the work of an attempt, in its workspace, once that has ended well and none of it is left.
+
+    Its exit code 0 means that the work is good. It runs under the attempt's limits and in its sandbox, as a tree that
+    is ended and swept like the attempt's own; its output is in ``verify-<attempt>`` of the record directory.
+
+    Attributes:
+        argv: program and arguments.
+        env: the whole environment, which must hold the attempt's nonce.
+        timeout_s: its longest time, in seconds.
+    """
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    timeout_s: float
+
+
 class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt of one agent, ready to start.
 
@@ -45,6 +62,7 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
         sandbox: ``none`` or ``workspace`` (bubblewrap).
         sandbox_network: whether a sandboxed agent keeps the network.
         readonly_paths: what a sandbox shows read-only beside the system (the project, the record directory).
+        verifier: who checks its work, or None.
     """
 
     agent_id: str
@@ -61,3 +79,4 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     sandbox: str = "none"
     sandbox_network: bool = True
     readonly_paths: tuple[str, ...] = ()
+    verifier: Verifier | None = None

@@ -25,6 +25,7 @@ from agentpool.lines import LineSplitter
 from agentpool.local import read_log
 from agentpool.messages import (
     AgentExited,
+    AgentLaunchFailed,
     AgentRecord,
     AgentStarted,
     Fact,
@@ -33,11 +34,13 @@ from agentpool.messages import (
     InputState,
     Survivors,
     Usage,
+    VerifierStarted,
 )
 from agentpool.runtimes import get_runtime
 from agentpool.scheduling import Capacity
 from agentpool.specs import LaunchSpec
 from agentpool.streams import STREAMS, OutputLog
+from agentpool.verifying import is_to_be_verified, join, verifier_spec
 
 Step = dict[str, Any]
 
@@ -257,6 +260,17 @@ class MemoryPool:
         run.killed.set()
 
     async def _play(self, run: _Run) -> None:
+        code = await self._until_over(run)
+        verdict = run.parser.verdict() if run.parser is not None else None
+        exited = await self._end_of(run, code, msgspec.json.encode(verdict) if verdict is not None else b"")
+        if is_to_be_verified(run.spec, exited):
+            exited = await self._verified(run, exited)
+        del self._runs[run.spec.agent_id]
+        self._admission.free(run.spec.agent_id)
+        self._feed.put(exited)
+
+    async def _until_over(self, run: _Run) -> int | None:
+        """Play a script to its end; its exit code, None when it was killed before."""
         steps = asyncio.get_running_loop().create_task(self._steps(run, json.loads(run.spec.argv[4])))
         killed = asyncio.get_running_loop().create_task(run.killed.wait())
         await asyncio.wait({steps, killed}, return_when=asyncio.FIRST_COMPLETED)
@@ -264,28 +278,47 @@ class MemoryPool:
         for task in (steps, killed):
             task.cancel()
         await asyncio.gather(steps, killed, return_exceptions=True)
+        return code
+
+    @staticmethod
+    async def _end_of(run: _Run, code: int | None, terminal: bytes) -> AgentExited:
         tails = {name: await asyncio.to_thread(log.tail) for name, log in run.logs.items()}
         truncated = {name: log.truncated_at for name, log in run.logs.items() if log.truncated_at is not None}
-        verdict = run.parser.verdict() if run.parser is not None else None
         for log in run.logs.values():
             log.close()
-        del self._runs[run.spec.agent_id]
-        self._admission.free(run.spec.agent_id)
-        self._feed.put(
-            AgentExited(
-                agent_id=run.spec.agent_id,
-                attempt=run.spec.attempt,
-                exit_code=code,
-                signal=None if code is not None else 9 if run.force else 15,
-                ended_by=run.reason,
-                terminal=msgspec.json.encode(verdict) if verdict is not None else b"",
-                usage=Usage(stdout_bytes=run.logs["stdout"].received_bytes),
-                survivors=Survivors(count=0, checked_by=("memory",)),
-                stdout_tail=tails["stdout"],
-                stderr_tail=tails["stderr"],
-                truncated_at=truncated,
-            )
+        return AgentExited(
+            agent_id=run.spec.agent_id,
+            attempt=run.spec.attempt,
+            exit_code=code,
+            signal=None if code is not None else 9 if run.force else 15,
+            ended_by=run.reason,
+            terminal=terminal,
+            usage=Usage(stdout_bytes=run.logs["stdout"].received_bytes),
+            survivors=Survivors(count=0, checked_by=("memory",)),
+            stdout_tail=tails["stdout"],
+            stderr_tail=tails["stderr"],
+            truncated_at=truncated,
         )
+
+    async def _verified(self, run: _Run, exited: AgentExited) -> AgentExited:
+        """Play the verifier's script too."""
+        spec = await asyncio.to_thread(verifier_spec, run.spec)
+        try:
+            checking = await asyncio.to_thread(self._prepare, spec)
+        except LaunchFailed as error:
+            failed = AgentLaunchFailed(
+                agent_id=spec.agent_id,
+                attempt=spec.attempt,
+                reason=error.reason,
+                message=str(error),
+                command=error.command,
+                is_permanent=error.is_permanent,
+            )
+            return join(exited, failed, run.spec, run.reason)
+        self._runs[spec.agent_id] = checking
+        self._feed.put(VerifierStarted(agent_id=spec.agent_id, attempt=spec.attempt, pid=checking.pid))
+        code = await self._until_over(checking)
+        return join(exited, await self._end_of(checking, code, b""), run.spec, checking.reason)
 
     async def _steps(self, run: _Run, steps: list[Step]) -> int:
         for step in steps:

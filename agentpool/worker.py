@@ -304,7 +304,7 @@ class Worker:
 
     def _look_for_strangers(self) -> None:
         alive = {attempt.spec.agent_id: attempt.spec.nonce for attempt in self._attempts.values()}
-        leaders = {attempt.pid for attempt in self._attempts.values()}
+        leaders = {attempt.leader for attempt in self._attempts.values()}
         self._strangers.look(alive, leaders, self.table)
         self.reactor.later(STRANGER_INTERVAL_S, self._look_for_strangers)
 
@@ -325,8 +325,7 @@ class Worker:
 
     def _leave(self) -> None:
         for attempt in list(self._attempts.values()):
-            if attempt.tree is not None:
-                attempt.tree.kill()
+            attempt.kill_tree()
         self._strangers.kill_all(self.table)
         if self._zygote is not None:
             self._zygote.close()

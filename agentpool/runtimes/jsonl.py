@@ -17,6 +17,8 @@ DEEP = b"[" * (MAX_DEPTH + 1)
 
 #: The result's own status as an outcome.
 OUTCOME_OF_STATUS = {"success": "succeeded", "failed": "failed", "partial": "partial"}
+#: What a ``result`` line may say beside the result: why there is none worth the name.
+TOLD_OUTCOMES = frozenset({"quota", "no_output"})
 
 
 def bad_line(reason: str, size_bytes: int) -> Record:
@@ -30,6 +32,7 @@ class JsonLinesParser:
     def __init__(self) -> None:
         self._bad_lines = 0
         self._last_status: object = None
+        self._told: str | None = None
         self._results = 0
 
     def feed(self, line: Line) -> list[Record]:
@@ -59,10 +62,10 @@ class JsonLinesParser:
         return not (has_record or has_deep) and block.isascii()
 
     def verdict(self) -> Verdict | None:
-        """The status of the last result given."""
+        """The status of the last result given, or the outcome that its line told beside it."""
         if not self._results:
             return None
-        outcome = OUTCOME_OF_STATUS.get(str(self._last_status), "failed")
+        outcome = self._told or OUTCOME_OF_STATUS.get(str(self._last_status), "failed")
         return Verdict(outcome=outcome, evidence={"result_status": self._last_status, "results": self._results})
 
     def _take(self, line: Line) -> list[Record]:
@@ -79,6 +82,8 @@ class JsonLinesParser:
         if kind == "result":
             self._results += 1
             self._last_status = value["result"].get("status", "success")
+            told = value.get("outcome")
+            self._told = told if isinstance(told, str) and told in TOLD_OUTCOMES else None
         return [Record(kind, line.data)]
 
     def _bad(self, reason: str, line: Line) -> list[Record]:

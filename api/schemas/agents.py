@@ -60,7 +60,8 @@ class AgentsQuery(Query, frozen=True, kw_only=True):
 class AgentAnswer(Form, frozen=True, kw_only=True):
     """What is known of one agent; the full view has more.
 
-    ``unrecorded`` is there while storage refuses what is known of it, and says why.
+    ``unrecorded`` is there while storage refuses what is known of it, and says why; ``is_verifying`` until it has
+    ended: then ``process_id`` is that of its role's verifier.
     """
 
     agent_id: str
@@ -78,6 +79,7 @@ class AgentAnswer(Form, frozen=True, kw_only=True):
     error: str | None
     usage: dict[str, Any] = msgspec.field(default_factory=dict)
     unrecorded: str | None = None
+    is_verifying: bool | None = None
 
 
 class AgentPageAnswer(Form, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from agentpool.messages import AgentExited
+from agentpool.messages import AgentExited, Verification
 from agentpool.states import AgentState, Outcome
 from orchestrator.models import JSON, AgentRecord, EventDraft, ResultDraft
 
@@ -22,7 +22,7 @@ REASONS = {
     Outcome.KILLED: "it was ended on request",
     Outcome.LOST: "its pool worker or the sidecar died under it",
     Outcome.QUOTA: "it ran into a quota of its model's service",
-    Outcome.NO_OUTPUT: "it ended without saying anything",
+    Outcome.NO_OUTPUT: "it ended without the output that its role expects",
 }
 #: The words of a limit that ended an attempt; the outcome is ``failed`` as for any other reason.
 LIMITS = {
@@ -36,12 +36,32 @@ def describe_end(exited: AgentExited, outcome: Outcome) -> str | None:
     """One sentence on why an attempt failed, with the last words of its stderr; None when it did not."""
     if outcome in (Outcome.SUCCEEDED, Outcome.PARTIAL):
         return None
+    if outcome is Outcome.FAILED and exited.verification is not None and not exited.verification.is_passed:
+        return _describe_refusal(exited.verification)
     how = LIMITS.get(exited.ended_by) or REASONS[outcome]
     if exited.signal is not None:
         how += f" (signal {exited.signal})"
     elif exited.exit_code is not None:
         how += f" (exit code {exited.exit_code})"
     tail = exited.stderr_tail.decode(errors="replace").strip()
+    return f"{how}: {tail[-1000:]}" if tail else how
+
+
+def _describe_refusal(verification: Verification) -> str:
+    """Why work that was said to be done did not pass, with the last words of who checked it."""
+    name = " ".join(verification.command)
+    if verification.error:
+        return f"its work could not be verified: {verification.error}"
+    how = f"its work did not pass {name!r}"
+    if verification.ended_by == "wall_limit":
+        how = f"its work could not be verified: {name!r} ran out of its time"
+    elif verification.ended_by in LIMITS:
+        how = f"its work could not be verified: {name!r} was ended, {LIMITS[verification.ended_by]}"
+    elif verification.signal is not None:
+        how += f" (signal {verification.signal})"
+    elif verification.exit_code is not None:
+        how += f" (exit code {verification.exit_code})"
+    tail = verification.output_tail.decode(errors="replace").strip()
     return f"{how}: {tail[-1000:]}" if tail else how
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,6 +35,9 @@ def task_text(record: AgentRecord, profile: Profile, previous_error: str | None)
         "",
         record.request.task.strip(),
     ]
+    if profile.verify is not None:
+        check = shlex.join(profile.verify.command)
+        parts += ["", "## How the work is checked", "", f"Afterwards `{check}` is run here; exit code 0 means done."]
     if previous_error:
         parts += ["", "## The attempt before this one failed", "", previous_error.strip()]
     if profile.instructions:

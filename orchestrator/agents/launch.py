@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from agentpool.specs import LaunchSpec, Limits
+from agentpool.specs import LaunchSpec, Limits, Verifier
 from orchestrator.agents.base import TokenMinter
 from orchestrator.agents.environment import inherited_environment, new_traceparent, task_for_environment
 from orchestrator.agents.files import (
@@ -109,6 +109,9 @@ class Launcher:
         runtime, command = command_of(request, profile)
         if runtime != "python":
             self._check_command(command[0], request)
+        if profile.verify is not None:
+            # Better told now than after the work that could not be verified.
+            self._check_command(profile.verify.command[0], request)
 
     def _check_command(self, program: str, request: SpawnRequest) -> None:
         if "/" in program:
@@ -155,13 +158,14 @@ class Launcher:
             files[CERTIFICATE_FILE] = self._certificate.encode()
         workspace = await asyncio.to_thread(self._lay_out, project, record, directory, files)
         runtime, command = command_of(request, profile)
+        environment = self._environment(live, directory, workspace)
         return LaunchSpec(
             agent_id=record.agent_id,
             attempt=record.attempt,
             nonce=record.nonce,
             runtime=runtime,
             argv=command,
-            env=self._environment(live, directory, workspace),
+            env=environment,
             workspace=workspace,
             record_dir=str(directory),
             output_begins=record.output_begins,
@@ -170,6 +174,7 @@ class Launcher:
             sandbox=request.sandbox or profile.sandbox,
             sandbox_network=profile.sandbox_network,
             readonly_paths=(project.path, str(directory)),
+            verifier=_verifier(profile, environment),
         )
 
     def _lay_out(self, project: Project, record: AgentRecord, directory: Path, files: Mapping[str, bytes]) -> str:
@@ -206,6 +211,14 @@ class Launcher:
             project = self._projects.get(live.record.project_id)
             await self._workspaces.discard(live.record.request.workspace or "shared", project, live.record)
         await asyncio.to_thread(shutil.rmtree, self._agents_dir / live.record.agent_id, True)
+
+
+def _verifier(profile: Profile, environment: Mapping[str, str]) -> Verifier | None:
+    """Who checks the work: told what the agent was told, but for the token, for it has nothing to ask of the API."""
+    if profile.verify is None:
+        return None
+    known = {name: value for name, value in environment.items() if name != "JWT_TOKEN"}
+    return Verifier(argv=profile.verify.command, env=known, timeout_s=profile.verify.timeout_seconds)
 
 
 def command_of(request: SpawnRequest, profile: Profile) -> tuple[str, tuple[str, ...]]:

@@ -224,7 +224,7 @@ class AgentLives:
     async def _conclude(self, live: LiveAgent, exited: AgentExited) -> None:
         """Make the end durable and tell it; an agent that is to be started again is queued then."""
         record = live.record
-        outcome, evidence = classify(exited, live.result_status)
+        outcome, evidence = classify(exited, live.result_status, live.profile.ends)
         if live.notes:
             evidence["refused_lines"] = live.notes
         error = describe_end(exited, outcome)

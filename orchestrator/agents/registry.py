@@ -39,6 +39,7 @@ class LiveAgent:
         notes: what could not be taken from its pipe, for the evidence (bounded).
         quarantine: the bounds of restarts that its role has gone beyond, so that it is not started again; else None.
         has_process: whether something of the running attempt may be there.
+        verifier_pid: the process that checks what the attempt did, once that has ended; else None.
         refusal: why what is known of it cannot be recorded now, or None.
     """
 
@@ -56,6 +57,7 @@ class LiveAgent:
         self.notes: list[str] = []
         self.quarantine: JSON | None = None
         self.has_process = False
+        self.verifier_pid: int | None = None
         self.refusal: Refusal | None = None
         self.progress: JSON = {}
         # Of attempts under an earlier sidecar, perhaps.

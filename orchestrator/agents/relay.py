@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from agentpool.base import Pool
-from agentpool.messages import AgentExited, AgentOutput, FeedState, InputState, WorkerLost
+from agentpool.messages import AgentExited, AgentOutput, FeedState, InputState, VerifierStarted, WorkerLost
 from agentpool.messages import AgentRecord as OutputRecord
 from orchestrator.agents.base import InputReceipt
 from orchestrator.agents.feeds import EventFeeds
@@ -50,12 +50,14 @@ class Relay:
                     live.remember_input(receipt)
             elif isinstance(fact, AgentOutput):
                 self._grew(live, fact)
+            elif isinstance(fact, VerifierStarted):
+                live.verifier_pid = fact.pid
             elif isinstance(fact, OutputRecord | AgentExited):
                 if fact.attempt != live.record.attempt:
                     log.warning("stale_fact", agent_id=fact.agent_id, attempt=fact.attempt)
                     continue
                 if isinstance(fact, AgentExited):
-                    live.has_process = False
+                    live.has_process, live.verifier_pid = False, None
                 await live.facts.put(fact)
 
     def _grew(self, live: LiveAgent, fact: AgentOutput) -> None:

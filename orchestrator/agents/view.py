@@ -35,6 +35,9 @@ def short_view(record: AgentRecord, live: LiveAgent | None = None) -> JSON:
             view["queue_position"] = live.ticket.position
         if live.refusal is not None:
             view["unrecorded"] = live.refusal.error.message
+        view["is_verifying"] = live.verifier_pid is not None
+        if live.verifier_pid is not None:
+            view["process_id"] = live.verifier_pid
         if record.status in ("running", "stopping") and not live.has_process:
             # It has ended; which way is shown when it is durable. Another program may have its number by now.
             view |= {"status": "stopping", "process_id": None}

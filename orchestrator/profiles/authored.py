@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -47,6 +47,21 @@ class AuthoredHandOver(Part, frozen=True, kw_only=True, omit_defaults=True):
     when: Condition = "always"
 
 
+class AuthoredCheck(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """``verify``: see ``Check``."""
+
+    command: Text | tuple[Text, ...]
+    timeout_seconds: Seconds = 300.0
+
+
+class AuthoredEnds(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """``ends``: see ``agentpool.outcomes.EndRules``."""
+
+    expects: Literal["nothing", "output", "result"] = "nothing"
+    quota_exit_codes: tuple[Annotated[int, Meta(ge=1, le=255)], ...] = ()
+    quota_phrases: tuple[Text, ...] = ()
+
+
 class FrontMatter(Part, frozen=True, kw_only=True):
     """All keys of a profile's front matter. Only ``name`` must be there; the others come from the layer below.
 
@@ -74,6 +89,8 @@ class FrontMatter(Part, frozen=True, kw_only=True):
     restart: RestartPolicy | msgspec.UnsetType = msgspec.UNSET
     restart_limit: Count | msgspec.UnsetType | None = msgspec.UNSET
     restart_window_seconds: Seconds | msgspec.UnsetType | None = msgspec.UNSET
+    verify: AuthoredCheck | msgspec.UnsetType | None = msgspec.UNSET
+    ends: AuthoredEnds | msgspec.UnsetType = msgspec.UNSET
     timeout_seconds: Seconds | msgspec.UnsetType = msgspec.UNSET
     idle_seconds: Seconds | msgspec.UnsetType | None = msgspec.UNSET
     triggers: tuple[Trigger, ...] | msgspec.UnsetType = msgspec.UNSET
@@ -100,7 +117,7 @@ FOREIGN_KEYS = frozenset(
     }
 )
 #: Mappings whose keys are laid over one another one by one; every other value is replaced whole.
-MERGED_KEYS = ("context", "limits")
+MERGED_KEYS = ("context", "limits", "ends")
 
 #: What a role that no shipped profile stands behind gets for a key that its file leaves out.
 DEFAULTS: dict[str, Any] = {
@@ -124,6 +141,8 @@ DEFAULTS: dict[str, Any] = {
     "restart": "never",
     "restart_limit": None,
     "restart_window_seconds": None,
+    "verify": None,
+    "ends": {},
     "timeout_seconds": 900.0,
     "idle_seconds": None,
     "triggers": (),

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from agentpool.outcomes import EndRules
 from agentpool.specs import Limits
 from orchestrator.profiles.authored import DEFAULTS, MERGED_KEYS
 from orchestrator.profiles.model import TIERS, ContextNeeds, HandOver, Profile
@@ -108,13 +109,14 @@ def _profile(
     if values["permission_class"] == "coding" and all(h.agent_type != _TESTS_FOLLOW.agent_type for h in hand_overs):
         hand_overs += (_TESTS_FOLLOW,)
         origins[TESTS_ORIGIN] = CONTRACT_ORIGIN
-    rest = {key: values[key] for key in DEFAULTS if key not in ("context", "limits", "hands_over_to")}
+    rest = {key: values[key] for key in DEFAULTS if key not in (*MERGED_KEYS, "hands_over_to")}
     return Profile(
         **rest,
         agent_type=top.layer.name,
         tier=_tier(values["model"]),
         context=ContextNeeds(**values["context"]),
         limits=Limits(**values["limits"]),
+        ends=EndRules(**values["ends"]),
         hands_over_to=hand_overs,
         instructions=body,
         source=top.file,

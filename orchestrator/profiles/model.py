@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from agentpool.outcomes import EndRules
 from agentpool.specs import Limits
 from orchestrator.models import Priority
 
@@ -102,6 +103,18 @@ class Trigger(Part, frozen=True, kw_only=True):
     priority: Priority = "normal"
 
 
+class Check(Part, frozen=True, kw_only=True):
+    """The command that verifies what the role did (``verify``): exit code 0 means that the work is good.
+
+    Attributes:
+        command: program and arguments, run in the agent's workspace.
+        timeout_seconds: its longest time.
+    """
+
+    command: tuple[str, ...]
+    timeout_seconds: float = 300.0
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """One role, with everything that is in force for it.
 
@@ -129,6 +142,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         restart: what happens when an attempt fails.
         restart_limit: at most this many restarts ...
         restart_window_seconds: ... in this time; None takes the settings' value for either.
+        verify: who checks its work once an attempt has ended well; None is nobody.
+        ends: what an attempt's end means that does not say so itself.
         timeout_seconds: longest time of one attempt.
         idle_seconds: longest time without output and CPU use; None is unbounded.
         triggers: events that spawn agents.
@@ -160,6 +175,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     restart: RestartPolicy = "never"
     restart_limit: int | None = None
     restart_window_seconds: float | None = None
+    verify: Check | None = None
+    ends: EndRules = EndRules()
     timeout_seconds: float = 900.0
     idle_seconds: float | None = None
     triggers: tuple[Trigger, ...] = ()

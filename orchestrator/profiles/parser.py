@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from orchestrator.profiles.authored import FOREIGN_KEYS, KEYS, AuthoredHandOver, FrontMatter
+from orchestrator.profiles.authored import FOREIGN_KEYS, KEYS, MERGED_KEYS, AuthoredHandOver, FrontMatter
 from orchestrator.profiles.front_matter import Document, read_document
+from orchestrator.profiles.model import Check
 from orchestrator.profiles.problems import Problem, ProfileInvalid
 from orchestrator.profiles.requirements import REQUIREMENTS, describe_unknown
 
@@ -60,12 +61,17 @@ def parse_layer(data: bytes, source: str, dialect: Dialect = "own") -> Layer:
     if "tools" in values:
         values["tools"] = parse_tools(values["tools"])
     if "command" in values:
-        values["command"] = _command(values["command"], document)
+        values["command"] = _command("command", values["command"], document)
+    if values.get("verify") is not None:
+        check = values["verify"]
+        values["verify"] = Check(
+            command=_command("verify.command", check.command, document), timeout_seconds=check.timeout_seconds
+        )
     if "hands_over_to" in values:
         values["hands_over_to"] = tuple(
             AuthoredHandOver(agent_type=entry) if isinstance(entry, str) else entry for entry in values["hands_over_to"]
         )
-    for key in ("context", "limits"):
+    for key in MERGED_KEYS:
         if key in values:
             # Only what was written, so that laying over the layer below does not reset its other keys.
             values[key] = {name: getattr(values[key], name) for name in known[key]}
@@ -131,16 +137,16 @@ def _known_values(document: Document, source: str, dialect: Dialect) -> tuple[di
     return known, notes
 
 
-def _command(value: str | tuple[str, ...], document: Document) -> tuple[str, ...]:
+def _command(key: str, value: str | tuple[str, ...], document: Document) -> tuple[str, ...]:
     if not isinstance(value, str):
         command = value
     else:
         try:
             command = tuple(shlex.split(value))
         except ValueError as error:
-            raise ProfileInvalid(f"command: {error}", document.lines.get("command")) from error
+            raise ProfileInvalid(f"{key}: {error}", document.lines.get(key)) from error
     if not command:
-        raise ProfileInvalid("command must name a program", document.lines.get("command"))
+        raise ProfileInvalid(f"{key} must name a program", document.lines.get(key))
     return command
 
 

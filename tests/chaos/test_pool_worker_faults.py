@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from structlog.testing import capture_logs
 from agentpool.config import WorkerConfig
 from agentpool.errors import LaunchFailed, SlotLost, UnknownAgent
 from agentpool.handle import WorkerHandle
-from agentpool.messages import AgentStarted, WorkerLost
+from agentpool.messages import AgentStarted, VerifierStarted, WorkerLost
 from agentpool.proctable import snapshot
-from agentpool.testing import child, ignore, leave, result, say, wait, write
+from agentpool.specs import Verifier
+from agentpool.testing import child, ignore, leave, result, say, script, wait, write
 from tests.support.pools import is_living, local_bench, stat_of, worker_keeping
 from tests.support.processes import processes_with
 from tests.support.supervisors import running_supervisor, settings
@@ -143,6 +145,23 @@ async def test_fault_19_the_agents_of_a_killed_worker_are_ended_and_told(tmp_pat
         assert processes_with(bench.mark) == []
         assert pool.stats().running == 0
         await until_async(lambda: not zombies() - before, what="no zombie more")
+
+
+@pytest.mark.parametrize("cgroups", [True, False], ids=["cgroups", "no-cgroups"])
+async def test_fault_19_a_verifier_dies_with_its_worker(tmp_path: Path, cgroups: bool) -> None:
+    """Prevents a check of an agent's work that outlives whoever waits for what it says."""
+    async with local_bench(tmp_path, workers=1, cgroups=cgroups, ping_interval_s=0.1) as (bench, pool):
+        env = {"PATH": os.environ.get("PATH", os.defpath), "ORCHESTRATOR_AGENT_NONCE": f"{bench.mark}-a"}
+        steps = (ignore(), child("setsid", ignore(), wait()), wait())
+        checking = Verifier(argv=script(sys.executable, *steps), env=env, timeout_s=300.0)
+        await bench.launch("a", leave(), verifier=checking)
+        await bench.fact(VerifierStarted)
+        await until_async(lambda: len(processes_with(bench.mark)) == 2, what="the verifier and its child")
+        (worker,) = pool.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        exited = await bench.exited("a")
+        assert (exited.ended_by, exited.verification, exited.survivors.count) == ("worker_lost", None, 0)
+        assert processes_with(bench.mark) == []
 
 
 @pytest.mark.parametrize("cgroups", [True, False], ids=["cgroups", "no-cgroups"])

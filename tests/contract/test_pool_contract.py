@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agentpool.base import Pool
-from agentpool.config import PoolConfig
 from agentpool.errors import LaunchFailed, PoolClosed, PoolDraining, PoolError, PoolFull, UnknownAgent
-from agentpool.local import LocalPool
 from agentpool.messages import AgentExited, AgentRecord, AgentStarted, FeedLine, FeedState, InputState
 from agentpool.specs import Limits
-from agentpool.testing import MemoryPool, ignore, leave, result, say, wait, write
-from tests.support.pools import bench_of
-
-PoolFactory = Callable[..., Pool]
+from agentpool.testing import ignore, leave, result, say, wait, write
+from tests.support.pools import POOLS, PoolFactory, bench_of
 
 
-def _local(**config: object) -> Pool:
-    return LocalPool(PoolConfig(workers=1, **config))  # type: ignore[arg-type]
-
-
-def _local_without_cgroups(**config: object) -> Pool:
-    return LocalPool(PoolConfig(workers=1, cgroups=False, **config))  # type: ignore[arg-type]
-
-
-def _memory(**config: object) -> Pool:
-    return MemoryPool(PoolConfig(**config))  # type: ignore[arg-type]
-
-
-@pytest.fixture(params=[_local, _local_without_cgroups, _memory], ids=["local", "local-no-cgroups", "memory"])
+@pytest.fixture(params=list(POOLS.values()), ids=list(POOLS))
 def make_pool(request: pytest.FixtureRequest) -> PoolFactory:
     """Each implementation."""
     factory: PoolFactory = request.param

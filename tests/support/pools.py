@@ -17,7 +17,7 @@ from agentpool.config import PoolConfig
 from agentpool.local import LocalPool
 from agentpool.messages import AgentExited, AgentRecord, AgentStarted, Fact, InputState, WorkerLost
 from agentpool.specs import LaunchSpec
-from agentpool.testing import Step, make_spec, script
+from agentpool.testing import MemoryPool, Step, make_spec, script
 
 F = TypeVar("F", bound=Fact)
 
@@ -29,6 +29,23 @@ resource_tracker.ensure_running()
 TIMEOUT_S = 15.0
 #: Below the kernel's limit for one argument (MAX_ARG_STRLEN, 128 KiB).
 LONGEST_ARGUMENT = 100_000
+
+
+def _local(**config: object) -> Pool:
+    return LocalPool(PoolConfig(workers=1, **config))  # type: ignore[arg-type]
+
+
+def _local_without_cgroups(**config: object) -> Pool:
+    return LocalPool(PoolConfig(workers=1, cgroups=False, **config))  # type: ignore[arg-type]
+
+
+def _memory(**config: object) -> Pool:
+    return MemoryPool(PoolConfig(**config))  # type: ignore[arg-type]
+
+
+PoolFactory = Callable[..., Pool]
+#: Each implementation, by a name for test ids.
+POOLS: dict[str, PoolFactory] = {"local": _local, "local-no-cgroups": _local_without_cgroups, "memory": _memory}
 
 
 class Bench:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from orchestrator.profiles.model import Check
 from orchestrator.profiles.parser import Dialect, Layer, parse_layer, parse_tools
 from orchestrator.profiles.problems import ProfileInvalid
 
@@ -44,6 +45,12 @@ def test_only_what_was_written_becomes_a_value() -> None:
         ("name: x\nlimits: {memory: 5}", 3, "memory"),
         ('name: x\ncommand: "unclosed \'quote"', 3, "command"),
         ("name: x\ncommand: '   '", 3, "program"),
+        ("name: x\nverify: {timeout_seconds: 5}", 3, "`command`"),
+        ("name: x\nverify:\n  command: '  '", 4, "verify.command must name a program"),
+        ("name: x\nverify:\n  command: pytest\n  timeout_seconds: 0", 5, "verify.timeout_seconds"),
+        ("name: x\nends:\n  expects: much", 4, "ends.expects"),
+        ("name: x\nends:\n  quota_exit_codes: [0]", 4, "ends.quota_exit_codes"),
+        ("name: x\nends: {quota_phrases: ['']}", 3, "ends.quota_phrases"),
         ("name: x\nenvironment: ['A=B']", 3, "environment"),
         ("name: x\ntimout_seconds: 5", 3, "did you mean 'timeout_seconds'"),
     ],
@@ -73,6 +80,13 @@ def test_a_command_is_split_as_a_shell_would() -> None:
         "two words",
     )
     assert _parse("name: x\ncommand: [my agent, a b]").values["command"] == ("my agent", "a b")
+
+
+def test_a_check_is_a_command_with_a_time() -> None:
+    """A layer must be able to take the check of the one below away."""
+    assert _parse("name: x\nverify: {command: pytest -q}").values["verify"] == Check(command=("pytest", "-q"))
+    assert _parse("name: x\nverify: null").values == {"verify": None}
+    assert _parse("name: x\nends: {quota_exit_codes: [75]}").values == {"ends": {"quota_exit_codes": (75,)}}
 
 
 @pytest.mark.parametrize(
