@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,7 +28,7 @@ COLUMNS = (
     Column("Exit", "exit_code"),
     Column("Attempt", "attempt"),
     Column("Started", "started_at"),
-    Column("Progress", lambda row: progress_text(row.get("progress"))),
+    Column("Progress", lambda row: progress_text(row)),
 )
 
 
@@ -261,8 +262,11 @@ def kill(session: Session, agent_ids: tuple[str, ...], force: bool, grace: float
         raise Failure("; ".join(missed), FAILED)
 
 
-def progress_text(progress: Any) -> str:
-    """An agent's last progress for a reader; it is a text, or an object with ``message`` and ``percent``."""
+def progress_text(agent: Mapping[str, Any]) -> str:
+    """How far an agent is, for a reader: by its last ``progress``, a text or ``message`` and ``percent``."""
+    if agent.get("is_verifying"):
+        return "its work is being verified"
+    progress = agent.get("progress")
     if isinstance(progress, dict):
         percent = progress.get("percent")
         share = f" ({percent:g}%)" if isinstance(percent, (int, float)) else ""

@@ -73,7 +73,7 @@ class RunProgress:
             if status in _STEP_FINAL and name in self._began and name not in self._took:
                 self._took[name] = now - self._began[name]
             record = agents.get(str(step.get("agent_id"))) or {}
-            message = progress_text(record.get("progress"))
+            message = progress_text(record)
             self._messages[name] = plain(record.get("error") or message).replace("\n", " ")
             self._tell(name, str(step["agent_type"]), status)
         if self._live is not None:
