@@ -106,8 +106,8 @@ class Admission:
         ticket = SlotTicket(self, agent_id, waiting)
         is_free = not self.queued and not self.is_paused and self.running < self.capacity().agents
         if not is_free and self.queued >= self._config.queue_size:
-            position = self.queued + 1
-            raise PoolFull(queued=self.queued, position=position, retry_after_s=self._retry_after_s(position))
+            retry_after_s = self._retry_after_s(self.queued + 1)
+            raise PoolFull(queued=self.queued, position=self.position_of(ticket), retry_after_s=retry_after_s)
         self._queues.setdefault((share_key, waiting.priority), deque()).append(ticket)
         self.queued += 1
         self.grant()

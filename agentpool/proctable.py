@@ -57,6 +57,18 @@ def read_entry(pid: int) -> ProcessEntry | None:
     )
 
 
+def children_of(pid: int) -> list[int]:
+    """The children of a process's first thread, to which orphans come; zombies too.
+
+    Empty where the system does not tell (CONFIG_PROC_CHILDREN). One small file, where a snapshot reads them all.
+    """
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            return [int(child) for child in file.read().split()]
+    except OSError:
+        return []
+
+
 def is_alive(pid: int, start_ticks: int) -> bool:
     """Whether exactly this process lives; a zombie does not."""
     entry = read_entry(pid)

@@ -55,7 +55,8 @@ class StdinQueue:
         if self._fd is None or self._is_closing:
             self._report(message_id, "dead", "stdin_closed")
             return
-        if self._waiting_bytes + len(data) > self._bound:
+        # A line larger than the bound still goes, alone: of a reader that keeps up nothing is lost.
+        if self._waiting and self._waiting_bytes + len(data) > self._bound:
             self._report(message_id, "dead", "stdin_full")
             return
         self._report(message_id, "queued", "")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from agentpool.cgroups import Leaf
 from agentpool.messages import Survivors
-from agentpool.proctable import ProcessEntry, ProcessTable, carries, descendants, read_entry
+from agentpool.proctable import ProcessEntry, ProcessTable, carries, children_of, descendants, read_entry
 from agentpool.signalling import signal_process
 
 #: How old a shared snapshot of the process table may be for a decision that is repeated anyway.
@@ -17,6 +17,9 @@ SNAPSHOT_AGE_S = 0.01
 
 class Tree:
     """The tree of a leader. With a cgroup the kernel knows its members; else it is searched for.
+
+    Who may write to the cgroup may leave it, as an agent of the same user can. So when it is empty, orphans that
+    carry the attempt's nonce are members too.
 
     The search takes the leader's session and group, everything below them, everything below the
     leader that was seen earlier, and orphans of ours that carry the attempt's nonce.
@@ -62,7 +65,7 @@ class Tree:
         """Whether no living process is left (beside the leader)."""
         if self._leaf is not None:
             if not self._leaf.is_populated():
-                return True
+                return not self._find_escaped()
             return ignore_leader and self._leaf.pids() == [self._leader]
         return not any(entry.pid != self._leader or not ignore_leader for entry in self._search())
 
@@ -87,10 +90,11 @@ class Tree:
 
     def kill(self) -> None:
         """KILL every member, those that a fork adds meanwhile included where there is a cgroup."""
+        is_in_cgroup = self._leaf is not None and self._leaf.is_populated()
         for entry in self.members():
             if entry.pid != self._leader or entry.start_ticks != self._start_ticks:
                 self._swept.add((entry.pid, entry.start_ticks))
-            if self._leaf is None:
+            if not is_in_cgroup:
                 signal_process(entry.pid, entry.start_ticks, signal.SIGKILL)
         if self._leaf is not None:
             self._leaf.kill()
@@ -101,7 +105,7 @@ class Tree:
             found = self._search()
         else:
             entries = {pid: self._table_entry(pid) for pid in self._leaf.pids()}
-            found = [entry for entry in entries.values() if entry is not None]
+            found = [entry for entry in entries.values() if entry is not None] or self._find_escaped()
         for entry in found:
             self._seen[entry.pid] = entry.start_ticks
         return found
@@ -131,10 +135,19 @@ class Tree:
         that, because only a member could have forked it; so there is no second look.
         """
         if self._leaf is not None:
-            count = 0 if was_empty else len(self._leaf.pids())
+            count = 0 if was_empty else len(self._leaf.pids() or self._find_escaped())
             return Survivors(count=count, checked_by=("cgroup",), swept=len(self._swept))
         found = self._search()
         return Survivors(count=len(found), checked_by=("session", "descendants", "nonce"), swept=len(self._swept))
+
+    def _find_escaped(self) -> list[ProcessEntry]:
+        orphans = (pid for pid in children_of(self._reaper) if not self._is_leader(pid))
+        escaped = {pid for pid in orphans if carries(pid, self._nonce)}
+        if not escaped:
+            return []
+        entries = self._table.entries()
+        escaped |= descendants(entries, escaped)
+        return [entries[pid] for pid in escaped if pid in entries and entries[pid].state not in "ZX"]
 
     def _table_entry(self, pid: int) -> ProcessEntry | None:
         entry = read_entry(pid)

@@ -28,8 +28,11 @@ def _make(directory: Path) -> None:
 
 
 def write_private(path: Path, data: bytes, *, is_synced: bool = False) -> None:
-    """Write a file with mode 0600 in one go, replacing an old one; ``is_synced`` waits for the disk. Raises OSError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    """Write a file with mode 0600 in one go, replacing an old one; ``is_synced`` waits for the disk. Raises OSError.
+
+    Like ``open_log`` it never waits for what somebody has put there instead, and refuses a FIFO.
+    """
+    descriptor = _open_file(path, os.O_TRUNC)
     try:
         rest = memoryview(data)
         while rest:
@@ -74,7 +77,11 @@ def open_log(path: Path) -> int:
 
     A FIFO is refused: who opens one waits for its reader, and of a line that has no room in it a part is written.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    return _open_file(path, os.O_APPEND)
+
+
+def _open_file(path: Path, flag: int) -> int:
+    flags = flag | os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     refusal = OSError(errno.ENXIO, "it is a FIFO or socket; put a file there")
     try:
         descriptor = os.open(path, flags, 0o600)

@@ -71,7 +71,7 @@ def spawn(session: Session, /, agent_type: str, task: str, issue_id: str, wait: 
     import shlex
 
     try:
-        command = shlex.split(given["command"]) if given["command"] else None
+        command = shlex.split(given["command"]) if given["command"] is not None else None
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--command") from error
     spawned = session.client.spawn(
@@ -236,7 +236,7 @@ def send(session: Session, agent_id: str, text: str, data: str | None) -> None:
 @agent.command()
 @click.argument("agent_ids", metavar="AGENT...", nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Kill at once, without grace.")
-@click.option("--grace", type=click.FloatRange(0, 3600), metavar="SECONDS", help="Between TERM and KILL (default 5).")
+@click.option("--grace", type=click.FloatRange(0, 300), metavar="SECONDS", help="Between TERM and KILL (default 5).")
 @click.pass_obj
 def kill(session: Session, agent_ids: tuple[str, ...], force: bool, grace: float | None) -> None:
     """End agents and all that they started; returns when nothing of them is left.

@@ -118,15 +118,18 @@ def outcome_of_start(reason: str) -> Outcome:
     return Outcome.LOST if reason == "worker_lost" else Outcome.FAILED
 
 
-def unstarted_end(outcome: Outcome, error: str, *, result_id: str | None, ended_at: float) -> JSON:
-    """What the record of an agent says that has no process: it waited, or could not be started."""
+def unstarted_end(outcome: Outcome, error: str, *, result_id: str | None, survivors: JSON, ended_at: float) -> JSON:
+    """What the record of an agent says that has no process: it waited, or could not be started.
+
+    ``survivors`` is what the end of the attempt before found, where it waited to be started again; else empty.
+    """
     checked_by = "the sweep after its pool worker" if outcome is Outcome.LOST else "never started"
     return {
         "outcome": outcome.value,
         "error": error,
         "result_id": result_id,
         "ended_at": ended_at,
-        "survivors": {"count": 0, "checked_by": [checked_by], "swept": 0},
+        "survivors": survivors or {"count": 0, "checked_by": [checked_by], "swept": 0},
     }
 
 

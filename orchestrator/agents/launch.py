@@ -37,21 +37,41 @@ TOKEN_MARGIN_S = 300.0
 TOKEN_MINIMUM_S = 3600.0
 
 
+#: The smallest and the largest value of a limit; of one that is not named here 1 and LARGEST.
+RANGES = {
+    "wall_s": (0.001, 30 * 86400),
+    "idle_s": (0.001, 30 * 86400),
+    "open_files": (4, 1 << 30),  # its pipes, and the program that is loaded
+    "processes": (1, 1 << 22),
+    "nice": (0, 19),
+}
+#: What a limit of the system can hold; a larger one did not even reach the worker.
+LARGEST = 2**63 - 1
+
+
 def token_ttl_s(request: SpawnRequest, profile: Profile) -> float:
-    """Seconds that a spawned agent's token lasts: max(1 h, timeout + 5 min)."""
-    return max(TOKEN_MINIMUM_S, (request.timeout_seconds or profile.timeout_seconds) + TOKEN_MARGIN_S)
+    """Seconds that a spawned agent's token lasts: max(1 h, the longest run + 5 min)."""
+    longest_s = merged_limits(profile, request).wall_s or profile.timeout_seconds
+    return max(TOKEN_MINIMUM_S, longest_s + TOKEN_MARGIN_S)
 
 
 def merged_limits(profile: Profile, request: SpawnRequest) -> Limits:
     """The profile's limits with the request's laid over them. Raises BadRequest, naming the field."""
     merged = {**msgspec.to_builtins(profile.limits), **request.limits}
-    merged["wall_s"] = request.timeout_seconds or merged.get("wall_s") or profile.timeout_seconds
+    if request.timeout_seconds is not None or merged.get("wall_s") is None:
+        merged["wall_s"] = request.timeout_seconds or profile.timeout_seconds
     if merged.get("idle_s") is None:
         merged["idle_s"] = profile.idle_seconds
     try:
-        return msgspec.convert(merged, Limits)
+        limits = msgspec.convert(merged, Limits)
     except msgspec.ValidationError as error:
         raise BadRequest(f"limits: {error}", details={"field": "limits"}) from error
+    for name, value in merged.items():
+        least, most = RANGES.get(name, (1, LARGEST))
+        if value is not None and not least <= value <= most:
+            field = f"limits.{name}"
+            raise BadRequest(f"{field} must be {least} to {most}, and is {value}", details={"field": field})
+    return limits
 
 
 class Launcher:

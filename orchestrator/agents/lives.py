@@ -333,7 +333,8 @@ class AgentLives:
     def _unstarted(self, live: LiveAgent, outcome: Outcome, error: str) -> JSON:
         # One may have come by the API before there was a process.
         result_id = live.result_id or live.record.result_id
-        return unstarted_end(outcome, error, result_id=result_id, ended_at=self._clock.now())
+        survivors, now = live.record.survivors, self._clock.now()
+        return unstarted_end(outcome, error, result_id=result_id, survivors=survivors, ended_at=now)
 
     async def _wait_for_restart(self, live: LiveAgent) -> bool:
         """Wait out the backoff and get a slot; False when it was ended meanwhile. Raises PoolClosed."""

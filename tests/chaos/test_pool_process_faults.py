@@ -83,6 +83,38 @@ async def test_fault_2_descendant_without_session_and_environment(tmp_path: Path
                 await asyncio.sleep(0.05)
 
 
+#: Leaves a daemon behind, in a session and a cgroup of its own where it has one to leave, and ends when that sleeps.
+ESCAPING = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+ready, told = os.pipe()
+if os.fork():
+    os.close(told)
+    os.read(ready, 1)
+    sys.exit()
+os.setsid()
+own = next((line[3:].strip() for line in open('/proc/self/cgroup') if line.startswith('0::')), '/')
+for root in ('/sys/fs/cgroup', '/sys/fs/cgroup/unified'):
+    elsewhere = os.path.join(os.path.dirname(root + own), 'elsewhere')
+    if '/agentpool-' in own and os.path.isdir(root + own):
+        os.makedirs(elsewhere, exist_ok=True)
+        open(elsewhere + '/cgroup.procs', 'w').write('0')
+os.close(ready)
+null = os.open(os.devnull, os.O_RDWR)
+for fd in (0, 1, 2, told):
+    os.dup2(null, fd)
+os.execvp('sleep', ['sleep', '300'])
+"""
+
+
+async def test_fault_2_daemon_that_left_its_cgroup(tmp_path: Path, cgroups: bool) -> None:
+    """A process that wrote itself into another cgroup, as its user may, outlived its agent: survivors were 0."""
+    async with local_bench(tmp_path, cgroups=cgroups, workers=1) as (bench, _):
+        exited = await bench.run("a", argv=(sys.executable, "-c", ESCAPING))
+        assert (exited.exit_code, exited.survivors.swept) == (0, 1)
+        assert_gone(bench, exited)
+
+
 async def test_fault_2_daemon_of_a_warm_agent(tmp_path: Path, cgroups: bool) -> None:
     """A daemon of a ``python`` agent, forked and never executed, had its parent's environment, and so no nonce."""
     place = place_of_daemons(tmp_path)

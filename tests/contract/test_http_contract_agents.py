@@ -207,6 +207,14 @@ BAD_SPAWNS: dict[str, tuple[dict[str, Any], int, str | None]] = {
     "command type": ({"command": "ls"}, 400, "REQ_001"),
     "requirement": ({"context_requirements": ["no_such_requirement"]}, 400, "REQ_001"),
     "limits": ({"limits": {"no_such_limit": 1}}, 400, "REQ_001"),
+    "no time": ({"limits": {"wall_s": 0}}, 400, "REQ_001"),
+    "negative time": ({"limits": {"idle_s": -1}}, 400, "REQ_001"),
+    "negative CPU time": ({"limits": {"cpu_s": -1}}, 400, "REQ_001"),
+    "no memory": ({"limits": {"memory_bytes": 0}}, 400, "REQ_001"),
+    "more memory than a number holds": ({"limits": {"memory_bytes": 10**30}}, 400, "REQ_001"),
+    "descriptors that load no program": ({"limits": {"open_files": 3}}, 400, "REQ_001"),
+    "no output": ({"limits": {"output_bytes": -1}}, 400, "REQ_001"),
+    "a priority above all others": ({"limits": {"nice": -5}}, 400, "REQ_001"),
 }
 
 

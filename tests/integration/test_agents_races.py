@@ -428,6 +428,23 @@ async def test_a_stop_during_the_backoff_leaves_the_restart_to_the_next_sidecar(
         assert (record.status, record.attempt) == ("completed", 2)
 
 
+async def test_an_end_between_two_attempts_keeps_the_proof_of_the_first(tmp_path: Path) -> None:
+    """An agent that was ended while it waited for its restart was recorded as never started."""
+    async with running_supervisor(tmp_path) as supervisor:
+        spawned = await supervisor.agents.spawn(request("/bin/sh", "-c", "exit 3", restart="on-failure"))
+        live = supervisor.registry.live[spawned.record.agent_id]
+        async with asyncio.timeout(PATIENCE_S):
+            while live.record.status != "queued":
+                await asyncio.sleep(0.01)
+            supervisor.pool.pause()  # so that the next attempt does not begin however late the end is asked for
+            while live.record.status != "queued":
+                await asyncio.sleep(0.01)
+        record = await supervisor.agents.terminate(live.record, force=True)
+        assert record.status == "killed"
+        assert record.survivors["count"] == 0
+        assert record.survivors["checked_by"] != ["never started"]
+
+
 async def test_what_was_being_ended_is_not_started_again(tmp_path: Path) -> None:
     """An agent under DELETE when its sidecar was killed came back to life with the next one."""
     agent_id = new_id("agt")

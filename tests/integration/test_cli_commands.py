@@ -363,6 +363,20 @@ def test_a_project_that_nobody_knows_is_refused(sidecar: Server) -> None:
         assert "sample" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("agent", "spawn", "code-reviewer", "--issue", "i", "--command", "", "Look"), "command"),
+        (("agent", "kill", "agt_none", "--grace", "301"), "--grace"),
+    ],
+)
+def test_a_value_that_means_nothing_is_refused(sidecar: Server, arguments: tuple[str, ...], complaint: str) -> None:
+    """An empty command ran the role's own and told its success; a grace that help allowed was refused as a timeout."""
+    done = sidecar.cli(*arguments)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+
+
 def test_attach_sends_lines_and_ends_with_the_agent(sidecar: Server) -> None:
     """Prevents attach from losing what is typed, or from never coming back."""
     script = 'read -r line; printf "%s\\n" "got: $line"'

@@ -139,6 +139,19 @@ async def test_retry_after_follows_the_pace_of_ends() -> None:
     assert caught.value.retry_after_s == pytest.approx(8.0)
 
 
+async def test_a_refusal_tells_the_place_that_the_priority_would_have_had() -> None:
+    """The refusal of an urgent request said that it would have been the last of the queue."""
+    admission = make(1, queue_size=2)
+    for agent_id in ("a", "b", "c"):
+        admission.enqueue(agent_id, "s", "normal")
+    places = {}
+    for priority in ("high", "normal", "low"):
+        with pytest.raises(PoolFull) as caught:
+            admission.enqueue("d", "s", priority)
+        places[priority] = caught.value.position
+    assert places == {"high": 1, "normal": 3, "low": 3}
+
+
 async def test_bad_priorities_double_slots_and_a_closed_pool_are_refused() -> None:
     """Prevents tickets that could never be served."""
     admission = make(1)

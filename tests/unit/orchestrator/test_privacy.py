@@ -57,6 +57,19 @@ def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:
     assert victim.read_bytes() == b"kept"
 
 
+@pytest.mark.parametrize("has_reader", [False, True])
+def test_a_planted_fifo_is_not_waited_for(tmp_path: Path, has_reader: bool) -> None:
+    """An agent that made a FIFO of its ``task.md`` kept a thread of the sidecar, and its slot, for ever."""
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK) if has_reader else -1
+    try:
+        with pytest.raises(OSError, match="it is a FIFO"):
+            write_private(tmp_path / "fifo", b"x")
+    finally:
+        if has_reader:
+            os.close(reader)
+
+
 def test_audit_lines_are_one_line_each_and_rotate(tmp_path: Path) -> None:
     """A newline in a field forged a second entry; the file grew for ever."""
     audit = AuditLog(tmp_path / "audit.log", file_bytes=300)
