@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable
 
@@ -164,9 +165,13 @@ class Admission:
         if ticket.is_released:
             return 0
         now, aging_s = self._clock(), self._config.aging_s
-        own = (-level_of(ticket.waiting, now, aging_s), ticket.waiting.sequence)
-        everyone = (other.waiting for queue in self._queues.values() for other in queue)
-        return 1 + sum((-level_of(w, now, aging_s), w.sequence) < own for w in everyone)
+
+        def turn(other: SlotTicket) -> tuple[int, int]:
+            return -level_of(other.waiting, now, aging_s), other.waiting.sequence
+
+        # Each queue is in this order already: who came later has aged no more.
+        own = turn(ticket)
+        return 1 + sum(bisect_left(queue, own, key=turn) for queue in self._queues.values())
 
     def close(self) -> None:
         """Grant nothing more; all who wait get PoolClosed."""

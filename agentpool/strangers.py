@@ -1,7 +1,7 @@
 """Orphans of nobody known: processes that left their session and cleared their environment.
 
-Only searched for where there is no cgroup. Such a process is a child of the subreaping worker and carries
-no nonce; it is some agent's, so it is ended when every agent that lived when it was found has ended.
+Such a process is a child of the subreaping worker and carries no nonce; where there are cgroups it has left its own,
+or will be ended there. It is some agent's, so it is ended when every agent that lived when it was found has ended.
 """
 
 from __future__ import annotations

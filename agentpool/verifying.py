@@ -27,7 +27,6 @@ from agentpool.states import Outcome
 
 if TYPE_CHECKING:
     from agentpool.attempt import Attempt, Host
-    from agentpool.zygotes import ZygoteLink
 
 #: What a verifier may write; more is cut as an agent's output is.
 OUTPUT_BYTES = 16 << 20
@@ -136,6 +135,7 @@ class VerifierHost:
         self.claim = host.claim
         self.is_own = host.is_own
         self.is_congested = host.is_congested
+        self.zygote = host.zygote
 
     def emit(self, fact: Fact) -> None:
         """Take what the end is made of; of the rest only the start is told."""
@@ -143,10 +143,6 @@ class VerifierHost:
             self._host.emit(VerifierStarted(agent_id=fact.agent_id, attempt=fact.attempt, pid=fact.pid))
         elif isinstance(fact, AgentExited | AgentLaunchFailed):
             self._end = fact
-
-    def zygote(self) -> ZygoteLink:
-        """A verifier is never a warm agent."""
-        raise NotImplementedError
 
     def mark_output(self, attempt: Attempt) -> None:
         """Its positions interest nobody."""

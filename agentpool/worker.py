@@ -37,7 +37,7 @@ from agentpool.messages import (
     ZygoteStarted,
 )
 from agentpool.platforms import ProcessFlags
-from agentpool.proctable import ProcessTable, read_entry
+from agentpool.proctable import ProcessTable, children_of, read_entry
 from agentpool.reactor import READ, WRITE, Reactor
 from agentpool.sandbox import Sandbox
 from agentpool.spawning import Spawner
@@ -91,8 +91,7 @@ class Worker:
         features = ["subreaper"] if is_subreaper else []
         if self.config.cgroup_dir is not None:
             features += ["cgroup", *self.config.controllers]
-        else:
-            self.reactor.later(STRANGER_INTERVAL_S, self._look_for_strangers)
+        self.reactor.later(STRANGER_INTERVAL_S, self._look_for_strangers)
         gc.collect()
         gc.freeze()
         self.emit(WorkerReady(pid=os.getpid(), features=tuple(features)))
@@ -303,10 +302,13 @@ class Worker:
         self.reactor.later(ZYGOTE_EXIT_WAIT_S, give_up)
 
     def _look_for_strangers(self) -> None:
+        self.reactor.later(STRANGER_INTERVAL_S, self._look_for_strangers)
+        # Where there are cgroups hardly any process leaves its own; the table need not be read to see that none has.
+        if self.config.cgroup_dir is not None and all(map(self.is_own, children_of(os.getpid()))):
+            return
         alive = {attempt.spec.agent_id: attempt.spec.nonce for attempt in self._attempts.values()}
         leaders = {attempt.leader for attempt in self._attempts.values()}
         self._strangers.look(alive, leaders, self.table)
-        self.reactor.later(STRANGER_INTERVAL_S, self._look_for_strangers)
 
     # -- end ----------------------------------------------------------------------------------------
 

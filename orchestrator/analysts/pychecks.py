@@ -77,7 +77,7 @@ def _compiler_warnings(module: PyModule) -> Iterator[Finding]:
         if "assertion is always true" in message:
             yield _finding("high", "assert-tuple", module.path, line, "This assertion tests a tuple and never fails.",
                            "Remove the parentheses around condition and message.")  # fmt: skip
-        elif "with a literal" in message:
+        elif message.startswith(('"is" with', '"is not" with')):  # a literal, which Python 3.13 names the type of
             yield _finding("medium", "is-literal", module.path, line, f"{message.rstrip('?')}?", "Compare with ==.")
         elif "is not callable" in message or "is not subscriptable" in message:
             yield _finding("high", "never-works", module.path, line, message, "A comma is probably missing before.")

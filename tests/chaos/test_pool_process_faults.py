@@ -28,7 +28,7 @@ from agentpool.testing import child, ignore, leave, say, script, wait, write
 from tests.support.pids import stranger_with
 from tests.support.pools import Bench, descriptors_of, is_living, local_bench, stat_of
 from tests.support.processes import processes_with
-from tests.support.waiting import until
+from tests.support.waiting import until, until_async
 from tests.support.warm import daemon_of, place_of_daemons
 
 pytestmark = pytest.mark.chaos
@@ -107,12 +107,29 @@ os.execvp('sleep', ['sleep', '300'])
 """
 
 
+#: Instead of sleeping as what it is.
+HIDING = """
+open({0!r}, 'w').write(str(os.getpid()))
+os.execve('/bin/sleep', ['sleep', '300'], {{}})
+"""
+
+
 async def test_fault_2_daemon_that_left_its_cgroup(tmp_path: Path, cgroups: bool) -> None:
     """A process that wrote itself into another cgroup, as its user may, outlived its agent: survivors were 0."""
     async with local_bench(tmp_path, cgroups=cgroups, workers=1) as (bench, _):
         exited = await bench.run("a", argv=(sys.executable, "-c", ESCAPING))
         assert (exited.exit_code, exited.survivors.swept) == (0, 1)
         assert_gone(bench, exited)
+
+
+async def test_fault_2_a_daemon_without_cgroup_and_environment(tmp_path: Path, cgroups: bool) -> None:
+    """One that had cleared its environment as well lived as long as its worker, beside agents of others."""
+    pidfile = tmp_path / "pid"
+    code = ESCAPING.replace("os.execvp('sleep', ['sleep', '300'])", HIDING.format(str(pidfile)))
+    async with local_bench(tmp_path, cgroups=cgroups, workers=1) as (bench, _):
+        assert (await bench.run("a", argv=(sys.executable, "-c", code))).exit_code == 0
+        pid = int(pidfile.read_text())
+        await until_async(lambda: not is_living(pid), what="its end, though the worker lives")
 
 
 async def test_fault_2_daemon_of_a_warm_agent(tmp_path: Path, cgroups: bool) -> None:

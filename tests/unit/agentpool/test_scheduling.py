@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentpool.admission import Admission
 from agentpool.config import PoolConfig
 from agentpool.errors import PoolClosed, PoolError, PoolFull
 from agentpool.scheduling import (
+    PRIORITIES,
     Capacity,
     Waiting,
     capacity_of,
@@ -88,6 +91,24 @@ async def test_equal_shares_under_load() -> None:
     greedy[0].release()
     greedy[1].release()
     assert [ticket.position for ticket in modest] == [0, 0]
+
+
+@given(steps=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(sorted(PRIORITIES)), st.integers(0, 25))))
+async def test_places_in_the_queue_are_those_of_a_count(steps: list[tuple[str, str, int]]) -> None:
+    """A list of a thousand waiting agents took a third of a second of the sidecar: each place was counted anew."""
+    clock = Time()
+    admission = make(0, clock, aging_s=10.0, queue_size=1000)
+    tickets = []
+    for number, (share, priority, wait_s) in enumerate(steps):
+        tickets.append(admission.enqueue(f"a{number}", share, priority))
+        clock.now += wait_s
+    for ticket in tickets[::3]:
+        ticket.release()
+    left = [ticket for ticket in tickets if not ticket.is_released]
+    left.sort(key=lambda ticket: (-level_of(ticket.waiting, clock.now, 10.0), ticket.waiting.sequence))
+    assert [ticket.position for ticket in left] == list(range(1, len(left) + 1))
+    assert all(ticket.position == 0 for ticket in tickets[::3])
+    admission.close()
 
 
 async def test_a_low_ticket_is_served_though_high_ones_keep_coming() -> None:
