@@ -87,9 +87,9 @@ class Attempt:
         self._wish = ""
 
     @property
-    def leader(self) -> int:
-        """The first process of what runs now: its own, or that of its verifier."""
-        return self.pid if self._verifier is None else self._verifier.pid
+    def current(self) -> Attempt:
+        """Whose processes these are now: its own, or its verifier's."""
+        return self._verifier or self
 
     # -- start ------------------------------------------------------------------------------------
 
@@ -275,9 +275,9 @@ class Attempt:
 
     def kill_tree(self) -> None:
         """SIGKILL all that runs of it now."""
-        current = self._verifier or self
-        if current.tree is not None:
-            current.tree.kill()
+        tree = self.current.tree
+        if tree is not None:
+            tree.kill()
 
     def over(self, ended_by: str, *, was_empty: bool = False) -> None:
         """The tree is gone: drain, give everything back, and report the end."""

@@ -272,7 +272,8 @@ class Worker:
         if entry is None:
             return
         for attempt in self._attempts.values():
-            if attempt.tree is not None and attempt.tree.bury(entry):
+            tree = attempt.current.tree
+            if tree is not None and tree.bury(entry):
                 return
 
     def zygote_left(self, attempt: Attempt, left: Left) -> None:
@@ -304,7 +305,7 @@ class Worker:
 
     def _look_for_strangers(self) -> None:
         alive = {attempt.spec.agent_id: attempt.spec.nonce for attempt in self._attempts.values()}
-        leaders = {attempt.leader for attempt in self._attempts.values()}
+        leaders = {attempt.current.pid for attempt in self._attempts.values()}
         self._strangers.look(alive, leaders, self.table)
         self.reactor.later(STRANGER_INTERVAL_S, self._look_for_strangers)
 
