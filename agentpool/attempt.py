@@ -325,7 +325,7 @@ class Attempt:
             self._verifier = None
             self._conclude(verifying.join(fact, checked, self.spec, self._wish))
 
-        self._verifier = Attempt(verifying.VerifierHost(self.host, ended), spec)
+        self._verifier = Attempt(verifying.VerifierHost(self.host, fact.usage, ended), spec)
         self._verifier.begin()
 
     def _conclude(self, fact: AgentExited) -> None:

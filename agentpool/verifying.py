@@ -92,7 +92,7 @@ def join(exited: AgentExited, checked: AgentExited | AgentLaunchFailed, spec: La
         # A wish that came when it had ended already has ended nothing.
         ended_by=wish if checked.ended_by == wish else "",
         verification=verification,
-        usage=_both_usages(exited.usage, checked.usage),
+        usage=both_usages(exited.usage, checked.usage.cpu_seconds, checked.usage.max_rss_bytes),
         survivors=Survivors(
             count=exited.survivors.count + checked.survivors.count,
             checked_by=tuple(dict.fromkeys(exited.survivors.checked_by + checked.survivors.checked_by)),
@@ -106,23 +106,25 @@ def _last_words(checked: AgentExited) -> bytes:
     return b"\n".join(tail for tail in tails if tail)
 
 
-def _both_usages(own: Usage, verifiers: Usage) -> Usage:
-    """Of two trees that lived one after the other."""
+def both_usages(own: Usage, cpu_seconds: float | None, max_rss_bytes: int | None) -> Usage:
+    """What an attempt used with what its verifier did after it, as far as that was measured."""
     return msgspec.structs.replace(
         own,
-        cpu_seconds=(own.cpu_seconds or 0.0) + (verifiers.cpu_seconds or 0.0),
-        max_rss_bytes=max(own.max_rss_bytes or 0, verifiers.max_rss_bytes or 0),
+        cpu_seconds=(own.cpu_seconds or 0.0) + (cpu_seconds or 0.0),
+        max_rss_bytes=max(own.max_rss_bytes or 0, max_rss_bytes or 0),
     )
 
 
 class VerifierHost:
     """Stands for the worker before the verifier of an attempt.
 
-    ``ended`` is called once, last of all: with the verifier's end, or with why it did not start.
+    ``usage`` is what the attempt itself used. ``ended`` is called once, last of all: with the verifier's end, or with
+    why it did not start.
     """
 
-    def __init__(self, host: Host, ended: Callable[[AgentExited | AgentLaunchFailed], None]) -> None:
+    def __init__(self, host: Host, usage: Usage, ended: Callable[[AgentExited | AgentLaunchFailed], None]) -> None:
         self._host = host
+        self._usage = usage
         self._ended = ended
         self._end: AgentExited | AgentLaunchFailed | None = None
         self.config = host.config
@@ -140,7 +142,15 @@ class VerifierHost:
     def emit(self, fact: Fact) -> None:
         """Take what the end is made of; of the rest only the start is told."""
         if isinstance(fact, AgentStarted):
-            self._host.emit(VerifierStarted(agent_id=fact.agent_id, attempt=fact.attempt, pid=fact.pid))
+            self._host.emit(
+                VerifierStarted(
+                    agent_id=fact.agent_id,
+                    attempt=fact.attempt,
+                    pid=fact.pid,
+                    start_ticks=fact.start_ticks,
+                    usage=self._usage,
+                )
+            )
         elif isinstance(fact, AgentExited | AgentLaunchFailed):
             self._end = fact
 
