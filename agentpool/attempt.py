@@ -221,12 +221,13 @@ class Attempt:
     # -- end ----------------------------------------------------------------------------------------
 
     def kill(self, grace_s: float, reason: str) -> None:
-        """Begin to end it."""
+        """Begin to end it, or its verifier, because somebody wants that."""
         self._wish = self._wish or reason
-        if self._verifier is not None:
-            self._verifier.kill(grace_s, reason)
-        else:
-            self._ending.begin(grace_s, reason)
+        self.current.end(grace_s, reason)
+
+    def end(self, grace_s: float, reason: str) -> None:
+        """Begin to end its own processes: they have reached a limit, which is nobody's wish to leave it unverified."""
+        self._ending.begin(grace_s, reason)
 
     def signal_leader(self, number: int) -> None:
         """Signal the leader's group, by a number that is certainly still its own."""
