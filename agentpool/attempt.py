@@ -14,7 +14,7 @@ from agentpool.agentpipes import AgentPipes, PipesHost
 from agentpool.cgroups import Leaf
 from agentpool.ending import Ending
 from agentpool.errors import LaunchFailed, UnknownRuntime
-from agentpool.messages import AgentExited, AgentLaunchFailed, AgentStarted, Usage, Verification
+from agentpool.messages import AgentExited, AgentLaunchFailed, AgentStarted, Usage
 from agentpool.platforms import ProcessFlags
 from agentpool.proctable import ProcessTable, read_entry
 from agentpool.reactor import READ
@@ -314,12 +314,16 @@ class Attempt:
             # It came when the leader had ended: no check may outlive it, and without one the work is not good.
             self._conclude(msgspec.structs.replace(fact, ended_by=self._wish))
             return
+        if fact.survivors.count:
+            # They may still write, and the verifier's tree would be searched for where they are.
+            text = f"{fact.survivors.count} of its processes cannot be ended"
+            self._conclude(verifying.without_word(fact, self.spec, text))
+            return
         try:
             spec = verifying.verifier_spec(self.spec)
         except OSError as error:
-            command = self.spec.verifier.argv if self.spec.verifier is not None else ()
-            verification = Verification(command=command, error=f"its output has no place: {error.strerror or error}")
-            self._conclude(msgspec.structs.replace(fact, verification=verification))
+            text = f"its output has no place: {error.strerror or error}"
+            self._conclude(verifying.without_word(fact, self.spec, text))
             return
 
         def ended(checked: AgentExited | AgentLaunchFailed) -> None:

@@ -76,12 +76,10 @@ def join(exited: AgentExited, checked: AgentExited | AgentLaunchFailed, spec: La
         spec: the attempt's.
         wish: why somebody wanted the attempt ended while it was being verified; empty when nobody did.
     """
-    command = spec.verifier.argv if spec.verifier is not None else ()
     if isinstance(checked, AgentLaunchFailed):
-        verification = Verification(command=command, error=checked.message)
-        return msgspec.structs.replace(exited, verification=verification, ended_by=wish)
+        return without_word(msgspec.structs.replace(exited, ended_by=wish), spec, checked.message)
     verification = Verification(
-        command=command,
+        command=_command(spec),
         exit_code=checked.exit_code,
         signal=checked.signal,
         ended_by=checked.ended_by,
@@ -94,11 +92,20 @@ def join(exited: AgentExited, checked: AgentExited | AgentLaunchFailed, spec: La
         verification=verification,
         usage=both_usages(exited.usage, checked.usage.cpu_seconds, checked.usage.max_rss_bytes),
         survivors=Survivors(
-            count=exited.survivors.count + checked.survivors.count,
+            count=checked.survivors.count,  # of the attempt itself nothing was left
             checked_by=tuple(dict.fromkeys(exited.survivors.checked_by + checked.survivors.checked_by)),
             swept=exited.survivors.swept + checked.survivors.swept,
         ),
     )
+
+
+def without_word(exited: AgentExited, spec: LaunchSpec, error: str) -> AgentExited:
+    """The end of an attempt that could not be verified, and why; pure."""
+    return msgspec.structs.replace(exited, verification=Verification(command=_command(spec), error=error))
+
+
+def _command(spec: LaunchSpec) -> tuple[str, ...]:
+    return spec.verifier.argv if spec.verifier is not None else ()
 
 
 def _last_words(checked: AgentExited) -> bytes:

@@ -79,3 +79,14 @@ def test_a_limit_reached_after_the_exit_keeps_nobody_from_looking_at_the_work(tm
     assert exited.ended_by == ""
     assert exited.verification is not None
     assert "no such command" in exited.verification.error
+
+
+def test_nothing_is_verified_while_something_of_the_attempt_is_left(tmp_path: Path) -> None:
+    """A check beside processes that cannot be killed: they wrote into what it read, and were counted twice."""
+    host = FakeHost()
+    an_ended(host, tmp_path, Limits(), left=2).over("")
+    exited = end_of(host)
+    assert exited.survivors.count == 2
+    assert exited.verification is not None
+    assert not exited.verification.is_passed
+    assert exited.verification.error == "2 of its processes cannot be ended"
