@@ -135,7 +135,7 @@ class Worker:
         self._pids.add(pid)
 
     def is_own(self, pid: int) -> bool:
-        """Whether a pid leads an attempt or is the zygote."""
+        """Whether a pid leads an attempt, until it has been reaped, or is the zygote."""
         return pid in self._pids or (self._zygote is not None and pid == self._zygote.pid)
 
     def claim(self, pid: int) -> None:
@@ -158,7 +158,6 @@ class Worker:
     def finished(self, attempt: Attempt) -> None:
         """It is over."""
         self._moved.discard(attempt)
-        self._pids.discard(attempt.pid)
         if self._attempts.get(attempt.spec.agent_id) is attempt:
             del self._attempts[attempt.spec.agent_id]
         if self._is_stopping and not self._attempts:
@@ -253,6 +252,7 @@ class Worker:
                 return
             if pid == 0:
                 return
+            self._pids.discard(pid)  # now, for the number may be another's before the attempt is over
             attempt = self._leaders.pop(pid, None)
             if attempt is None:
                 continue  # an orphan of some agent's; its tree is swept by that agent's end
@@ -278,6 +278,7 @@ class Worker:
 
     def zygote_left(self, attempt: Attempt, left: Left) -> None:
         """A warm agent ended."""
+        self._pids.discard(attempt.pid)
         attempt.left(
             LeaderExit(
                 exit_code=left.exit_code,
@@ -298,6 +299,7 @@ class Worker:
                 entry = read_entry(attempt.pid)
                 if attempt.exit is None and (entry is None or entry.ppid != os.getpid()):
                     self._leaders.pop(attempt.pid, None)
+                    self._pids.discard(attempt.pid)
                     attempt.left(LeaderExit(exit_code=None, signal=None))
 
         self._reap()
