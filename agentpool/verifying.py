@@ -27,7 +27,6 @@ from agentpool.states import Outcome
 
 if TYPE_CHECKING:
     from agentpool.attempt import Attempt, Host
-    from agentpool.zygotes import ZygoteLink
 
 #: What a verifier may write; more is cut as an agent's output is.
 OUTPUT_BYTES = 16 << 20
@@ -144,6 +143,7 @@ class VerifierHost:
         self.adopt = host.adopt
         self.claim = host.claim
         self.is_own = host.is_own
+        self.zygote = host.zygote
         self.is_congested = host.is_congested
 
     def emit(self, fact: Fact) -> None:
@@ -160,10 +160,6 @@ class VerifierHost:
             )
         elif isinstance(fact, AgentExited | AgentLaunchFailed):
             self._end = fact
-
-    def zygote(self) -> ZygoteLink:
-        """A verifier is never a warm agent."""
-        raise NotImplementedError
 
     def mark_output(self, attempt: Attempt) -> None:
         """Its positions interest nobody."""
