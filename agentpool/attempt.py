@@ -14,7 +14,7 @@ from agentpool.agentpipes import AgentPipes, PipesHost
 from agentpool.cgroups import Leaf
 from agentpool.ending import Ending
 from agentpool.errors import LaunchFailed, UnknownRuntime
-from agentpool.messages import AgentExited, AgentLaunchFailed, AgentStarted, Usage, Verification
+from agentpool.messages import AgentExited, AgentLaunchFailed, AgentStarted, Usage
 from agentpool.platforms import ProcessFlags
 from agentpool.proctable import ProcessTable, read_entry
 from agentpool.reactor import READ
@@ -87,9 +87,9 @@ class Attempt:
         self._wish = ""
 
     @property
-    def leader(self) -> int:
-        """The first process of what runs now: its own, or that of its verifier."""
-        return self.pid if self._verifier is None else self._verifier.pid
+    def current(self) -> Attempt:
+        """Whose processes these are now: its own, or its verifier's."""
+        return self._verifier or self
 
     # -- start ------------------------------------------------------------------------------------
 
@@ -221,12 +221,13 @@ class Attempt:
     # -- end ----------------------------------------------------------------------------------------
 
     def kill(self, grace_s: float, reason: str) -> None:
-        """Begin to end it."""
+        """Begin to end it, or its verifier, because somebody wants that."""
         self._wish = self._wish or reason
-        if self._verifier is not None:
-            self._verifier.kill(grace_s, reason)
-        else:
-            self._ending.begin(grace_s, reason)
+        self.current.end(grace_s, reason)
+
+    def end(self, grace_s: float, reason: str) -> None:
+        """Begin to end its own processes: they have reached a limit, which is nobody's wish to leave it unverified."""
+        self._ending.begin(grace_s, reason)
 
     def signal_leader(self, number: int) -> None:
         """Signal the leader's group, by a number that is certainly still its own."""
@@ -275,9 +276,9 @@ class Attempt:
 
     def kill_tree(self) -> None:
         """SIGKILL all that runs of it now."""
-        current = self._verifier or self
-        if current.tree is not None:
-            current.tree.kill()
+        tree = self.current.tree
+        if tree is not None:
+            tree.kill()
 
     def over(self, ended_by: str, *, was_empty: bool = False) -> None:
         """The tree is gone: drain, give everything back, and report the end."""
@@ -313,19 +314,23 @@ class Attempt:
             # It came when the leader had ended: no check may outlive it, and without one the work is not good.
             self._conclude(msgspec.structs.replace(fact, ended_by=self._wish))
             return
+        if fact.survivors.count:
+            # They may still write, and the verifier's tree would be searched for where they are.
+            text = f"{fact.survivors.count} of its processes cannot be ended"
+            self._conclude(verifying.without_word(fact, self.spec, text))
+            return
         try:
             spec = verifying.verifier_spec(self.spec)
         except OSError as error:
-            command = self.spec.verifier.argv if self.spec.verifier is not None else ()
-            verification = Verification(command=command, error=f"its output has no place: {error.strerror or error}")
-            self._conclude(msgspec.structs.replace(fact, verification=verification))
+            text = f"its output has no place: {error.strerror or error}"
+            self._conclude(verifying.without_word(fact, self.spec, text))
             return
 
         def ended(checked: AgentExited | AgentLaunchFailed) -> None:
             self._verifier = None
             self._conclude(verifying.join(fact, checked, self.spec, self._wish))
 
-        self._verifier = Attempt(verifying.VerifierHost(self.host, ended), spec)
+        self._verifier = Attempt(verifying.VerifierHost(self.host, fact.usage, ended), spec)
         self._verifier.begin()
 
     def _conclude(self, fact: AgentExited) -> None:

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 
+import msgspec
 import structlog
 
 from agentpool import cgroups, settling
@@ -18,6 +19,7 @@ from agentpool.handle import Kept, WorkerHandle
 from agentpool.lost import lost_exit
 from agentpool.messages import AgentExited, Fact, Shutdown, WorkerLost
 from agentpool.platforms import worker_count
+from agentpool.verifying import both_usages
 from agentpool.warden import Warden
 
 log = structlog.get_logger(__name__)
@@ -246,7 +248,7 @@ class Crew:
 
     @staticmethod
     def _exit_of(agent: Kept, swept: settling.Swept) -> AgentExited:
-        return lost_exit(
+        exited = lost_exit(
             agent_id=agent.spec.agent_id,
             attempt=agent.spec.attempt,
             record_dir=agent.spec.record_dir,
@@ -256,9 +258,13 @@ class Crew:
             cpu_seconds=swept.cpu_seconds,
             max_rss_bytes=swept.max_rss_bytes,
         )
+        if agent.verifying is None:
+            return exited
+        usage = both_usages(agent.verifying.usage, swept.cpu_seconds, swept.max_rss_bytes)
+        return msgspec.structs.replace(exited, usage=usage)
 
     def _keepless(self, agent: Kept) -> settling.Keepless:
-        started = agent.started
+        started = agent.verifying or agent.started
         leaf = os.path.join(self._cgroup_dir, leaf_name(agent.spec)) if self._cgroup_dir is not None else None
         return settling.Keepless(
             agent_id=agent.spec.agent_id,

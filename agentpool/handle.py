@@ -23,7 +23,7 @@ from agentpool import worker
 from agentpool.channel import Channel
 from agentpool.config import WorkerConfig
 from agentpool.errors import ProtocolViolation
-from agentpool.messages import AgentStarted, Command, Fact, Ping, Pong, WorkerReady, ZygoteStarted
+from agentpool.messages import AgentStarted, Command, Fact, Ping, Pong, VerifierStarted, WorkerReady, ZygoteStarted
 from agentpool.specs import LaunchSpec
 
 #: How long a worker may take to say that it is ready (an interpreter start on a busy machine).
@@ -39,10 +39,11 @@ _SPAWN_LOCK = threading.Lock()
 
 @dataclass
 class Kept:
-    """An agent in a worker's keeping; ``started`` once its process exists."""
+    """An agent in a worker's keeping; ``started`` once its process exists, ``verifying`` once its verifier's does."""
 
     spec: LaunchSpec
     started: AgentStarted | None = None
+    verifying: VerifierStarted | None = None
 
 
 class WorkerHandle:

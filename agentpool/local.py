@@ -29,6 +29,7 @@ from agentpool.messages import (
     Input,
     Kill,
     Spawn,
+    VerifierStarted,
 )
 from agentpool.platforms import ProcessFlags, raise_descriptor_limit
 from agentpool.scheduling import Capacity, capacity_of, limited_by_disk, pick_worker
@@ -222,6 +223,8 @@ class LocalPool:
             return
         if isinstance(fact, AgentExited):
             self._forget(handle, fact.agent_id)
+        elif isinstance(fact, VerifierStarted) and (kept := handle.agents.get(fact.agent_id)) is not None:
+            kept.verifying = fact
         self._feed.put(fact)
 
     def _on_abandoned(self, agent_id: str) -> None:

@@ -187,11 +187,16 @@ class FeedState(Message, frozen=True, kw_only=True):
 
 
 class VerifierStarted(Message, frozen=True, kw_only=True):
-    """The agent's own processes are gone, and the check of its work runs as ``pid``; AgentExited follows it."""
+    """The agent's own processes are gone, and the check of its work runs as ``pid``; AgentExited follows it.
+
+    ``start_ticks`` is as in AgentStarted; ``usage`` is what the attempt itself used, should nobody live to sum it up.
+    """
 
     agent_id: str
     attempt: int
     pid: int
+    start_ticks: int
+    usage: Usage
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,9 +50,10 @@ def classify(
 ) -> tuple[Outcome, dict[str, Any]]:
     """The outcome of an attempt, and the evidence for it.
 
-    The strongest witness decides: who ended it, then the system (signal, exit code), then what was said on
-    the pipe or in the result (the worse of the two), then the verifier. A command that exits 0 after
-    saying that it failed has failed; one that says success and exits 1 has failed too.
+    The strongest witness decides: who ended it, then a verdict of TOLD on the pipe, then the system (signal, exit
+    code), then what was said on the pipe or in the result (the worse of the two) and what the rules expect, then the
+    verifier. A command that exits 0 after saying that it failed has failed; one that says success and exits 1 has
+    failed too. Words of a quota are looked for where any of these but the first and the last says that it failed.
 
     Args:
         exited: the end as the pool saw it.

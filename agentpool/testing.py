@@ -316,7 +316,11 @@ class MemoryPool:
             )
             return join(exited, failed, run.spec, run.reason)
         self._runs[spec.agent_id] = checking
-        self._feed.put(VerifierStarted(agent_id=spec.agent_id, attempt=spec.attempt, pid=checking.pid))
+        self._feed.put(
+            VerifierStarted(
+                agent_id=spec.agent_id, attempt=spec.attempt, pid=checking.pid, start_ticks=1, usage=exited.usage
+            )
+        )
         code = await self._until_over(checking)
         return join(exited, await self._end_of(checking, code, b""), run.spec, checking.reason)
 

@@ -75,12 +75,10 @@ def join(exited: AgentExited, checked: AgentExited | AgentLaunchFailed, spec: La
         spec: the attempt's.
         wish: why somebody wanted the attempt ended while it was being verified; empty when nobody did.
     """
-    command = spec.verifier.argv if spec.verifier is not None else ()
     if isinstance(checked, AgentLaunchFailed):
-        verification = Verification(command=command, error=checked.message)
-        return msgspec.structs.replace(exited, verification=verification, ended_by=wish)
+        return without_word(msgspec.structs.replace(exited, ended_by=wish), spec, checked.message)
     verification = Verification(
-        command=command,
+        command=_command(spec),
         exit_code=checked.exit_code,
         signal=checked.signal,
         ended_by=checked.ended_by,
@@ -91,13 +89,22 @@ def join(exited: AgentExited, checked: AgentExited | AgentLaunchFailed, spec: La
         # A wish that came when it had ended already has ended nothing.
         ended_by=wish if checked.ended_by == wish else "",
         verification=verification,
-        usage=_both_usages(exited.usage, checked.usage),
+        usage=both_usages(exited.usage, checked.usage.cpu_seconds, checked.usage.max_rss_bytes),
         survivors=Survivors(
-            count=exited.survivors.count + checked.survivors.count,
+            count=checked.survivors.count,  # of the attempt itself nothing was left
             checked_by=tuple(dict.fromkeys(exited.survivors.checked_by + checked.survivors.checked_by)),
             swept=exited.survivors.swept + checked.survivors.swept,
         ),
     )
+
+
+def without_word(exited: AgentExited, spec: LaunchSpec, error: str) -> AgentExited:
+    """The end of an attempt that could not be verified, and why; pure."""
+    return msgspec.structs.replace(exited, verification=Verification(command=_command(spec), error=error))
+
+
+def _command(spec: LaunchSpec) -> tuple[str, ...]:
+    return spec.verifier.argv if spec.verifier is not None else ()
 
 
 def _last_words(checked: AgentExited) -> bytes:
@@ -105,23 +112,25 @@ def _last_words(checked: AgentExited) -> bytes:
     return b"\n".join(tail for tail in tails if tail)
 
 
-def _both_usages(own: Usage, verifiers: Usage) -> Usage:
-    """Of two trees that lived one after the other."""
+def both_usages(own: Usage, cpu_seconds: float | None, max_rss_bytes: int | None) -> Usage:
+    """What an attempt used with what its verifier did after it, as far as that was measured."""
     return msgspec.structs.replace(
         own,
-        cpu_seconds=(own.cpu_seconds or 0.0) + (verifiers.cpu_seconds or 0.0),
-        max_rss_bytes=max(own.max_rss_bytes or 0, verifiers.max_rss_bytes or 0),
+        cpu_seconds=(own.cpu_seconds or 0.0) + (cpu_seconds or 0.0),
+        max_rss_bytes=max(own.max_rss_bytes or 0, max_rss_bytes or 0),
     )
 
 
 class VerifierHost:
     """Stands for the worker before the verifier of an attempt.
 
-    ``ended`` is called once, last of all: with the verifier's end, or with why it did not start.
+    ``usage`` is what the attempt itself used. ``ended`` is called once, last of all: with the verifier's end, or with
+    why it did not start.
     """
 
-    def __init__(self, host: Host, ended: Callable[[AgentExited | AgentLaunchFailed], None]) -> None:
+    def __init__(self, host: Host, usage: Usage, ended: Callable[[AgentExited | AgentLaunchFailed], None]) -> None:
         self._host = host
+        self._usage = usage
         self._ended = ended
         self._end: AgentExited | AgentLaunchFailed | None = None
         self.config = host.config
@@ -134,13 +143,22 @@ class VerifierHost:
         self.adopt = host.adopt
         self.claim = host.claim
         self.is_own = host.is_own
+        self.zygote = host.zygote
         self.is_congested = host.is_congested
         self.zygote = host.zygote
 
     def emit(self, fact: Fact) -> None:
         """Take what the end is made of; of the rest only the start is told."""
         if isinstance(fact, AgentStarted):
-            self._host.emit(VerifierStarted(agent_id=fact.agent_id, attempt=fact.attempt, pid=fact.pid))
+            self._host.emit(
+                VerifierStarted(
+                    agent_id=fact.agent_id,
+                    attempt=fact.attempt,
+                    pid=fact.pid,
+                    start_ticks=fact.start_ticks,
+                    usage=self._usage,
+                )
+            )
         elif isinstance(fact, AgentExited | AgentLaunchFailed):
             self._end = fact
 

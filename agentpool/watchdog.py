@@ -48,7 +48,7 @@ class Watchdog:
 
     def _end(self, reason: str) -> None:
         self.stop()
-        self._attempt.kill(self._attempt.spec.grace_s, reason)
+        self._attempt.end(self._attempt.spec.grace_s, reason)
 
     @staticmethod
     def _idle_step(idle_s: float) -> float:
@@ -91,7 +91,7 @@ class Watchdog:
     def _end_now(self, reason: str) -> None:
         # A fork bomb or a memory hog must not be given time to grow.
         self.stop()
-        self._attempt.kill(0.0, reason)
+        self._attempt.end(0.0, reason)
 
     @staticmethod
     def _rss_bytes(pages: list[int]) -> int:

@@ -134,7 +134,7 @@ class Worker:
         self._pids.add(pid)
 
     def is_own(self, pid: int) -> bool:
-        """Whether a pid leads an attempt or is the zygote."""
+        """Whether a pid leads an attempt, until it has been reaped, or is the zygote."""
         return pid in self._pids or (self._zygote is not None and pid == self._zygote.pid)
 
     def claim(self, pid: int) -> None:
@@ -157,7 +157,6 @@ class Worker:
     def finished(self, attempt: Attempt) -> None:
         """It is over."""
         self._moved.discard(attempt)
-        self._pids.discard(attempt.pid)
         if self._attempts.get(attempt.spec.agent_id) is attempt:
             del self._attempts[attempt.spec.agent_id]
         if self._is_stopping and not self._attempts:
@@ -252,6 +251,7 @@ class Worker:
                 return
             if pid == 0:
                 return
+            self._pids.discard(pid)  # now, for the number may be another's before the attempt is over
             attempt = self._leaders.pop(pid, None)
             if attempt is None:
                 continue  # an orphan of some agent's; its tree is swept by that agent's end
@@ -271,11 +271,13 @@ class Worker:
         if entry is None:
             return
         for attempt in self._attempts.values():
-            if attempt.tree is not None and attempt.tree.bury(entry):
+            tree = attempt.current.tree
+            if tree is not None and tree.bury(entry):
                 return
 
     def zygote_left(self, attempt: Attempt, left: Left) -> None:
         """A warm agent ended."""
+        self._pids.discard(attempt.pid)
         attempt.left(
             LeaderExit(
                 exit_code=left.exit_code,
@@ -296,6 +298,7 @@ class Worker:
                 entry = read_entry(attempt.pid)
                 if attempt.exit is None and (entry is None or entry.ppid != os.getpid()):
                     self._leaders.pop(attempt.pid, None)
+                    self._pids.discard(attempt.pid)
                     attempt.left(LeaderExit(exit_code=None, signal=None))
 
         self._reap()
@@ -307,7 +310,7 @@ class Worker:
         if self.config.cgroup_dir is not None and all(map(self.is_own, children_of(os.getpid()))):
             return
         alive = {attempt.spec.agent_id: attempt.spec.nonce for attempt in self._attempts.values()}
-        leaders = {attempt.leader for attempt in self._attempts.values()}
+        leaders = {attempt.current.pid for attempt in self._attempts.values()}
         self._strangers.look(alive, leaders, self.table)
 
     # -- end ----------------------------------------------------------------------------------------

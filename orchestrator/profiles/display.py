@@ -13,7 +13,7 @@ from orchestrator.profiles.model import Profile
 
 
 class EffectiveValue(msgspec.Struct, frozen=True, kw_only=True):
-    """One key (dotted within ``context`` and ``limits``), its value as plain data, and the file that gave it.
+    """One key (dotted within those of MERGED_KEYS), its value as plain data, and the file that gave it.
 
     ``origin`` is ``default`` where no file gave it; that of ``hands_over_to`` tells by ``contract`` that the step to
     the tests was added.

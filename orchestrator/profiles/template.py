@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from agentpool.outcomes import EndRules
 from agentpool.specs import Limits
 from orchestrator.identifiers import check_identifier
 from orchestrator.profiles.authored import DEFAULTS
@@ -74,8 +75,8 @@ def _taken_from(profile: Profile) -> dict[str, Any]:
     """What the profile says beyond the defaults, as plain lists and mappings."""
     plain = msgspec.json.decode(msgspec.json.encode(authored_values(profile)))
     defaults = msgspec.json.decode(msgspec.json.encode(DEFAULTS))
-    context, limits = msgspec.to_builtins(ContextNeeds()), msgspec.to_builtins(Limits())
     taken = {key: plain[key] for key in DEFAULTS if key != "description" and plain[key] != defaults[key]}
-    taken["context"] = {name: value for name, value in plain["context"].items() if value and value != context[name]}
-    taken["limits"] = {name: value for name, value in plain["limits"].items() if value != limits[name]}
+    for key, nothing in (("context", ContextNeeds()), ("limits", Limits()), ("ends", EndRules())):
+        usual = msgspec.json.decode(msgspec.json.encode(nothing))
+        taken[key] = {name: value for name, value in plain[key].items() if value != usual[name]}
     return {key: value for key, value in taken.items() if value != {}}

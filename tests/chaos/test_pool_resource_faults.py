@@ -16,7 +16,7 @@ import pytest
 from agentpool.errors import LaunchFailed
 from agentpool.launching import CPU_HARD_MARGIN_S
 from agentpool.platforms import raise_descriptor_limit
-from agentpool.specs import Limits
+from agentpool.specs import Limits, Verifier
 from agentpool.testing import child, leave, say, wait
 from tests.support.pools import descriptors_of, local_bench
 from tests.support.processes import processes_with
@@ -220,6 +220,18 @@ async def test_cpu_limit_counts_what_has_ended_once(tmp_path: Path, how: str) ->
             bench.run("few", argv=few, limits=Limits(cpu_s=1), timeout_s=60),
         )
         assert [(exited.ended_by, exited.survivors.count) for exited in exits] == [("cpu_limit", 0), ("", 0)]
+
+
+@pytest.mark.parametrize("how", ["waited", "orphaned", "elsewhere"])
+async def test_cpu_limit_counts_what_a_verifier_has_left_behind(tmp_path: Path, how: str) -> None:
+    """Without cgroups what a verifier's orphans had used was looked for in the tree of the agent, which was gone."""
+    env = {"PATH": os.environ.get("PATH", os.defpath)}
+    async with local_bench(tmp_path, workers=1, cgroups=False) as (bench, _):
+        env["ORCHESTRATOR_AGENT_NONCE"] = f"{bench.mark}-a"
+        burning = Verifier(argv=(sys.executable, "-c", BURNERS, "20", how), env=env, timeout_s=60.0)
+        exited = await bench.run("a", leave(), verifier=burning, limits=Limits(cpu_s=1), grace_s=0.2, timeout_s=60)
+        assert exited.verification is not None
+        assert (exited.verification.ended_by, exited.survivors.count) == ("cpu_limit", 0)
 
 
 async def test_limits_reach_the_process(tmp_path: Path) -> None:

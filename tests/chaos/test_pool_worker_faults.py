@@ -152,16 +152,32 @@ async def test_fault_19_a_verifier_dies_with_its_worker(tmp_path: Path, cgroups:
     """Prevents a check of an agent's work that outlives whoever waits for what it says."""
     async with local_bench(tmp_path, workers=1, cgroups=cgroups, ping_interval_s=0.1) as (bench, pool):
         env = {"PATH": os.environ.get("PATH", os.defpath), "ORCHESTRATOR_AGENT_NONCE": f"{bench.mark}-a"}
-        steps = (ignore(), child("setsid", ignore(), wait()), wait())
+        told = tmp_path / "nameless"
+        nameless = child("fork", ignore(), {"do": "touch", "path": str(told)}, wait(), clear_env=True)
+        steps = (ignore(), child("setsid", ignore(), wait()), nameless, wait())
         checking = Verifier(argv=script(sys.executable, *steps), env=env, timeout_s=300.0)
         await bench.launch("a", leave(), verifier=checking)
         await bench.fact(VerifierStarted)
         await until_async(lambda: len(processes_with(bench.mark)) == 2, what="the verifier and its child")
+        await until_async(lambda: told.exists() and "\n" in told.read_text(), what="its child without an environment")
         (worker,) = pool.worker_pids()
         os.kill(worker, signal.SIGKILL)
         exited = await bench.exited("a")
         assert (exited.ended_by, exited.verification, exited.survivors.count) == ("worker_lost", None, 0)
         assert processes_with(bench.mark) == []
+        assert not is_living(int(told.read_text()))
+
+
+async def test_what_an_agent_used_is_not_lost_with_its_verifier(tmp_path: Path) -> None:
+    """An agent that had used an hour of CPU was told to have used what its verifier did in its first second."""
+    async with local_bench(tmp_path, workers=1) as (bench, pool):
+        checking = Verifier(argv=("/bin/sleep", "300"), env={}, timeout_s=300.0)
+        await bench.launch("a", {"do": "spin", "seconds": 0.5}, leave(), verifier=checking)
+        await bench.fact(VerifierStarted)
+        os.kill(pool.worker_pids()[0], signal.SIGKILL)
+        exited = await bench.exited("a")
+        assert exited.ended_by == "worker_lost"
+        assert (exited.usage.cpu_seconds or 0.0) >= 0.5
 
 
 @pytest.mark.parametrize("cgroups", [True, False], ids=["cgroups", "no-cgroups"])

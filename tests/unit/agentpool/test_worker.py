@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import cast
 
 import pytest
 
 from agentpool import worker as workers
-from agentpool.attempt import Attempt
+from agentpool.attempt import Attempt, LeaderExit
 from agentpool.channel import Channel
 from agentpool.config import WorkerConfig
 from agentpool.messages import AgentOutput
 from agentpool.worker import Worker
+from agentpool.zygotes import Left
 
 BOUND_BYTES = 4096
 
 
 class Talker:
-    """As much of an attempt as positions are asked of; its output grows by a byte each time."""
+    """As much of an attempt as a worker asks of one that runs; its output grows by a byte each time."""
 
-    def __init__(self) -> None:
+    def __init__(self, pid: int = 0) -> None:
+        self.pid = pid
         self.pipes = self
         self.position = 0
+        self.exit: LeaderExit | None = None
+
+    def before_reap(self) -> None:
+        """Nothing of it is left."""
+
+    def leader_exited(self, leader_exit: LeaderExit) -> None:
+        """Keep how."""
+        self.exit = leader_exit
+
+    left = leader_exited
 
     def positions(self) -> AgentOutput:
         """How far it is."""
@@ -61,3 +74,28 @@ def test_positions_wait_for_a_supervisor_that_is_behind(monkeypatch: pytest.Monk
     finally:
         channel.close()
         supervisor.close()
+
+
+@pytest.mark.parametrize("is_warm", [False, True])
+def test_a_number_is_a_leaders_until_it_has_been_reaped(monkeypatch: pytest.MonkeyPatch, is_warm: bool) -> None:
+    """While its work was verified an agent kept its number: who got that next was spared from every sweep."""
+    ours, theirs = socket.socketpair()
+    worker = Worker(Channel.for_worker(ours, bound=BOUND_BYTES), WorkerConfig(index=0, cgroup_dir=None))
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    leader = Talker(pid)
+    try:
+        if is_warm:
+            worker.claim(pid)
+            os.waitpid(pid, 0)
+            left = Left(pid=pid, exit_code=0, signal=None, cpu_seconds=0.0, max_rss_bytes=0)
+            worker.zygote_left(cast(Attempt, leader), left)
+        else:
+            worker.adopt(pid, cast(Attempt, leader))
+            monkeypatch.setattr(workers, "next_exited", iter([pid, None]).__next__)
+            worker._reap()
+        assert leader.exit is not None
+        assert leader.exit.exit_code == 0
+        assert not worker.is_own(pid)
+    finally:
+        ours.close()
+        theirs.close()

@@ -12,6 +12,7 @@ from typing import get_args
 
 import msgspec
 import pytest
+import yaml
 
 from agentpool.specs import Limits
 from orchestrator.errors import BadRequest
@@ -109,6 +110,26 @@ def test_a_template_like_another_role_takes_its_needs_but_not_its_text(tmp_path:
             assert getattr(copy, key) == getattr(original, key), key
     assert copy.instructions != original.instructions
     assert [p for p in validate(catalogue, str(project)) if p.agent_type == "mine" and p.severity == "error"] == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "ends", "verify"),
+    [
+        ("", None, None),
+        ("ends: {quota_exit_codes: [75]}", {"quota_exit_codes": [75]}, None),
+        ("verify: {command: pytest -q}", None, {"command": ["pytest", "-q"], "timeout_seconds": 300.0}),
+    ],
+)
+def test_a_template_like_another_role_says_of_its_ends_what_that_one_does(
+    tmp_path: Path, keys: str, ends: object, verify: object
+) -> None:
+    """Each new role began with three keys that say nothing, and would not have followed a change of their defaults."""
+    path = tmp_path / ".orchestrator" / "profiles" / "model.md"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"---\nname: model\ndescription: It is one.\n{keys}\n---\nWork.\n", encoding="utf-8")
+    text = profile_template("mine", like=Profiles().get("model", str(tmp_path)))
+    values = yaml.safe_load(text.split("---")[1])
+    assert (values.get("ends"), values.get("verify")) == (ends, verify)
 
 
 def test_a_template_refuses_a_name_that_is_none() -> None:
