@@ -25,7 +25,6 @@ from agentpool.lines import LineSplitter
 from agentpool.local import read_log
 from agentpool.messages import (
     AgentExited,
-    AgentLaunchFailed,
     AgentRecord,
     AgentStarted,
     Fact,
@@ -40,7 +39,7 @@ from agentpool.runtimes import get_runtime
 from agentpool.scheduling import Capacity
 from agentpool.specs import LaunchSpec
 from agentpool.streams import STREAMS, OutputLog
-from agentpool.verifying import is_to_be_verified, join, verifier_spec
+from agentpool.verifying import is_to_be_verified, join, verifier_spec, without_word
 
 Step = dict[str, Any]
 
@@ -306,15 +305,7 @@ class MemoryPool:
         try:
             checking = await asyncio.to_thread(self._prepare, spec)
         except LaunchFailed as error:
-            failed = AgentLaunchFailed(
-                agent_id=spec.agent_id,
-                attempt=spec.attempt,
-                reason=error.reason,
-                message=str(error),
-                command=error.command,
-                is_permanent=error.is_permanent,
-            )
-            return join(exited, failed, run.spec, run.reason)
+            return without_word(exited, run.spec, str(error))
         self._runs[spec.agent_id] = checking
         self._feed.put(
             VerifierStarted(

@@ -6,6 +6,7 @@ code. Only what is said of it does not go up by itself; it becomes a part of the
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -47,7 +48,8 @@ def verifier_spec(spec: LaunchSpec) -> LaunchSpec:
     verifier = spec.verifier
     assert verifier is not None
     directory = os.path.join(spec.record_dir, f"verify-{spec.attempt}")
-    os.makedirs(directory, mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory, mode=0o700)
     limits = msgspec.structs.replace(
         spec.limits,
         wall_s=verifier.timeout_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -32,11 +33,17 @@ LIMITS = {
 }
 
 
-def describe_end(exited: AgentExited, outcome: Outcome) -> str | None:
-    """One sentence on why an attempt failed, with the last words of its stderr; None when it did not."""
+def describe_end(exited: AgentExited, outcome: Outcome, decided_by: str, notes: Sequence[str] = ()) -> str | None:
+    """One sentence on why an attempt failed, with the last words of its stderr; None when it did not.
+
+    Args:
+        exited: the end.
+        outcome, decided_by: what ``classify`` came to.
+        notes: what could not be taken of what it said.
+    """
     if outcome in (Outcome.SUCCEEDED, Outcome.PARTIAL):
         return None
-    if outcome is Outcome.FAILED and exited.verification is not None and not exited.verification.is_passed:
+    if decided_by == "verifier" and exited.verification is not None:
         return _describe_refusal(exited.verification)
     how = LIMITS.get(exited.ended_by) or REASONS[outcome]
     if exited.signal is not None:
@@ -44,6 +51,8 @@ def describe_end(exited: AgentExited, outcome: Outcome) -> str | None:
     elif exited.exit_code is not None:
         how += f" (exit code {exited.exit_code})"
     tail = exited.stderr_tail.decode(errors="replace").strip()
+    if not tail and notes and exited.exit_code == 0:
+        tail = notes[-1]  # else nothing would say why one that ended well is not taken to have
     return f"{how}: {tail[-1000:]}" if tail else how
 
 
@@ -65,9 +74,9 @@ def _describe_refusal(verification: Verification) -> str:
     return f"{how}: {tail[-1000:]}" if tail else how
 
 
-def exit_result(record: AgentRecord, exited: AgentExited, outcome: Outcome, output: str) -> ResultDraft:
-    """The result of an attempt that gave none: ``success`` or ``failed`` with the output's tail."""
-    error, known = describe_end(exited, outcome), usage_of(exited)
+def exit_result(record: AgentRecord, exited: AgentExited, error: str | None, output: str) -> ResultDraft:
+    """The result of an attempt that gave none: ``success``, or ``failed`` with ``error``; with the output's tail."""
+    known = usage_of(exited)
     result: JSON = {
         "status": "success" if error is None else "failed",
         "files_created": [],

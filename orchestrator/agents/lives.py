@@ -13,7 +13,7 @@ from agentpool.base import Pool
 from agentpool.errors import PoolClosed, PoolFull, SlotLost, UnknownAgent
 from agentpool.messages import AgentExited
 from agentpool.messages import AgentRecord as OutputRecord
-from agentpool.outcomes import classify
+from agentpool.outcomes import NO_RULES, classify
 from agentpool.states import STATUS_OF_OUTCOME, AgentState, Outcome, is_final
 from orchestrator.agents.base import Publish, TokenMinter
 from orchestrator.agents.durability import Recorder
@@ -224,13 +224,15 @@ class AgentLives:
     async def _conclude(self, live: LiveAgent, exited: AgentExited) -> None:
         """Make the end durable and tell it; an agent that is to be started again is queued then."""
         record = live.record
-        outcome, evidence = classify(exited, live.result_status, live.profile.ends)
+        # What a role says of its own command's ends says nothing of another one's.
+        rules = live.profile.ends if record.request.command is None else NO_RULES
+        outcome, evidence = classify(exited, live.result_status, rules)
         if live.notes:
             evidence["refused_lines"] = live.notes
-        error = describe_end(exited, outcome)
+        error = describe_end(exited, outcome, evidence["decided_by"], live.notes)
         if live.result_id is None:
             output = await output_of(self._pool, self._launcher.record_dir(record), record.output_begins, exited)
-            draft = exit_result(record, exited, outcome, output)
+            draft = exit_result(record, exited, error, output)
             # One id for all tries: the database may have taken what the disk then refused a copy of.
             result_id = new_id("res")
             stored = await self._recorder.until_stored(

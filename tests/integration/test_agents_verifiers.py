@@ -14,7 +14,7 @@ import pytest
 from orchestrator.errors import SpawnFailed
 from orchestrator.models import SpawnRequest
 from orchestrator.supervisor import Supervisor
-from tests.support.supervisors import PROJECT, ended, event_types, events, running_supervisor
+from tests.support.supervisors import PROJECT, ended, event_types, events, request, running_supervisor
 from tests.support.waiting import until_async
 
 #: Says that it is done; is so from its second attempt on.
@@ -137,3 +137,28 @@ async def test_a_roles_rules_decide_what_an_end_means(tmp_path: Path, keys: str,
         assert record.status == ("completed" if outcome == "succeeded" else "failed")
         # A quota is not asked again; silence is.
         assert record.attempt == (2 if outcome == "no_output" else 1)
+
+
+async def test_rules_for_one_command_say_nothing_of_another(tmp_path: Path) -> None:
+    """An operator's own program in a role's place was judged by the exit codes of the role's."""
+    rules = "ends: {quota_exit_codes: [75], expects: result}"
+    async with supervisor_with(tmp_path, rules, "verify: {command: /bin/false}", code="") as supervisor:
+        outcomes = []
+        for code in (75, 0):
+            other = request("/bin/sh", "-c", f"exit {code}", agent_type="worker")
+            spawned = await supervisor.agents.spawn(other)
+            record = await ended(supervisor, spawned.record.agent_id)
+            outcomes.append((record.outcome, record.evidence["decided_by"]))
+        assert outcomes == [("failed", "exit_code"), ("failed", "verifier")]
+
+
+async def test_a_result_that_is_refused_says_so(tmp_path: Path) -> None:
+    """ "It failed (exit code 0)", and no word why, of an agent whose result had a status of its own making."""
+    code = 'print(\'{"type": "result", "result": {"status": "meh"}}\')'
+    async with supervisor_with(tmp_path, code=code) as supervisor:
+        spawned = await supervisor.agents.spawn(a_worker())
+        record = await ended(supervisor, spawned.record.agent_id)
+        assert record.status == "failed"
+        assert record.error is not None
+        assert record.error.startswith("it failed (exit code 0): result at byte 0 of stdout: ")
+        assert "status" in record.error
