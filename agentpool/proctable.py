@@ -77,15 +77,18 @@ def is_alive(pid: int, start_ticks: int) -> bool:
 
 def carries(pid: int, nonce: str) -> bool:
     """Whether the environment that the process was started with holds ``nonce`` (never true for an empty one)."""
-    if not nonce:
-        return False
+    return bool(nonce) and nonce.encode() in environment_of(pid)
+
+
+def environment_of(pid: int) -> bytes:
+    """The environment that a process was started with; empty where that cannot be read."""
     if not IS_LINUX:
-        return _psutil_carries(pid, nonce)
+        return _psutil_environment(pid)
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return nonce.encode() in file.read()
+            return file.read()
     except OSError:
-        return False
+        return b""
 
 
 class ProcessTable:
@@ -163,10 +166,11 @@ def _psutil_snapshot() -> dict[int, ProcessEntry]:
     return {entry.pid: entry for entry in found if entry is not None}
 
 
-def _psutil_carries(pid: int, nonce: str) -> bool:
+def _psutil_environment(pid: int) -> bytes:
     import psutil
 
     try:
-        return any(nonce in value for value in psutil.Process(pid).environ().values())
+        variables = psutil.Process(pid).environ()
     except (psutil.Error, OSError):
-        return False
+        return b""
+    return "\0".join(f"{name}={value}" for name, value in variables.items()).encode(errors="surrogateescape")

@@ -4,6 +4,22 @@ from __future__ import annotations
 
 import msgspec
 
+#: The smallest and the largest value of a limit; of one that is not named here 1 and LARGEST.
+RANGES: dict[str, tuple[float, float]] = {
+    "wall_s": (0.001, 30 * 86400),
+    "idle_s": (0.001, 30 * 86400),
+    "open_files": (4, 1 << 30),  # its pipes, and the program that is loaded
+    "processes": (1, 1 << 22),
+    "nice": (0, 19),
+}
+#: What a limit of the system can hold; a larger one does not even reach a worker.
+LARGEST = 2**63 - 1
+
+
+def range_of(limit: str) -> tuple[float, float]:
+    """The values that mean something for a limit, the first and the last of them included."""
+    return RANGES.get(limit, (1, LARGEST))
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds on one agent; ``None`` leaves a thing unbounded (or to the platform).

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from agentpool.proctable import ProcessEntry, ProcessTable, carries, descendants
+from agentpool.proctable import ProcessEntry, ProcessTable, descendants, environment_of
 from agentpool.signalling import signal_process
 
 #: Processes between fork and exec carry no environment of their own yet.
@@ -39,8 +39,7 @@ class Strangers:
             key = (entry.pid, entry.start_ticks)
             if entry.session in leaders or entry.group in leaders:
                 continue
-            owners = {agent for agent, nonce in agents.items() if carries(entry.pid, nonce)}
-            candidates = owners or (self._suspects.get(key, set(agents)) & agents.keys())
+            candidates = self._candidates(key, agents)
             first_seen = self._first_seen.setdefault(key, now)
             if candidates or now - first_seen < MIN_AGE_S:
                 found[key] = candidates
@@ -49,6 +48,14 @@ class Strangers:
         self._suspects = found
         self._first_seen = {key: at for key, at in self._first_seen.items() if key in found}
         return ended
+
+    def _candidates(self, key: tuple[int, int], agents: dict[str, str]) -> set[str]:
+        """Which living agents it may be of: the one that its environment names, else those that it was found beside."""
+        candidates = self._suspects.get(key, set(agents)) & agents.keys()
+        if key in self._suspects and len(candidates) == 1:
+            return candidates  # where each agent has orphans, reading them all again would hold up the worker
+        environment = environment_of(key[0])
+        return {agent for agent, nonce in agents.items() if nonce and nonce.encode() in environment} or candidates
 
     def kill_all(self, table: ProcessTable) -> None:
         """End every orphan: the worker leaves."""

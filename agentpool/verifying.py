@@ -147,7 +147,6 @@ class VerifierHost:
         self.is_own = host.is_own
         self.zygote = host.zygote
         self.is_congested = host.is_congested
-        self.zygote = host.zygote
 
     def emit(self, fact: Fact) -> None:
         """Take what the end is made of; of the rest only the start is told."""

@@ -46,6 +46,8 @@ def describe_end(exited: AgentExited, outcome: Outcome, decided_by: str, notes: 
     if decided_by == "verifier" and exited.verification is not None:
         return _describe_refusal(exited.verification)
     how = LIMITS.get(exited.ended_by) or REASONS[outcome]
+    if outcome is Outcome.NO_OUTPUT and decided_by == "terminal":
+        how = "it said that it had nothing to give"  # whatever its role expects
     if exited.signal is not None:
         how += f" (signal {exited.signal})"
     elif exited.exit_code is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from agentpool.specs import LaunchSpec, Limits, Verifier
+from agentpool.specs import LaunchSpec, Limits, Verifier, range_of
 from orchestrator.agents.base import TokenMinter
 from orchestrator.agents.environment import inherited_environment, new_traceparent, task_for_environment
 from orchestrator.agents.files import (
@@ -37,18 +37,6 @@ TOKEN_MARGIN_S = 300.0
 TOKEN_MINIMUM_S = 3600.0
 
 
-#: The smallest and the largest value of a limit; of one that is not named here 1 and LARGEST.
-RANGES = {
-    "wall_s": (0.001, 30 * 86400),
-    "idle_s": (0.001, 30 * 86400),
-    "open_files": (4, 1 << 30),  # its pipes, and the program that is loaded
-    "processes": (1, 1 << 22),
-    "nice": (0, 19),
-}
-#: What a limit of the system can hold; a larger one did not even reach the worker.
-LARGEST = 2**63 - 1
-
-
 def token_ttl_s(request: SpawnRequest, profile: Profile) -> float:
     """Seconds that a spawned agent's token lasts: max(1 h, the longest run + 5 min)."""
     longest_s = merged_limits(profile, request).wall_s or profile.timeout_seconds
@@ -67,7 +55,7 @@ def merged_limits(profile: Profile, request: SpawnRequest) -> Limits:
     except msgspec.ValidationError as error:
         raise BadRequest(f"limits: {error}", details={"field": "limits"}) from error
     for name, value in merged.items():
-        least, most = RANGES.get(name, (1, LARGEST))
+        least, most = range_of(name)
         if value is not None and not least <= value <= most:
             field = f"limits.{name}"
             raise BadRequest(f"{field} must be {least} to {most}, and is {value}", details={"field": field})

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from agentpool.specs import range_of
 from orchestrator.profiles.authored import FOREIGN_KEYS, KEYS, MERGED_KEYS, AuthoredHandOver, FrontMatter
 from orchestrator.profiles.front_matter import Document, read_document
 from orchestrator.profiles.model import Check
@@ -164,11 +165,9 @@ def _check_limits(values: dict[str, Any], document: Document) -> None:
         if name in _TIME_LIMITS:
             reason = f"limits.{name} is given by the key {_TIME_LIMITS[name]!r}"
             raise ProfileInvalid(reason, document.lines.get(f"limits.{name}"))
-        if name == "nice":
-            if not 0 <= value <= 19:
-                raise ProfileInvalid("limits.nice must be 0 to 19", document.lines.get("limits.nice"))
-        elif value is not None and value <= 0:
-            raise ProfileInvalid(f"limits.{name} must be greater than 0", document.lines.get(f"limits.{name}"))
+        least, most = range_of(name)
+        if value is not None and not least <= value <= most:
+            raise ProfileInvalid(f"limits.{name} must be {least} to {most}", document.lines.get(f"limits.{name}"))
 
 
 def _invalid(error: msgspec.ValidationError, document: Document) -> ProfileInvalid:

@@ -83,7 +83,8 @@ async def test_fault_2_descendant_without_session_and_environment(tmp_path: Path
                 await asyncio.sleep(0.05)
 
 
-#: Leaves a daemon behind, in a session and a cgroup of its own where it has one to leave, and ends when that sleeps.
+#: Leaves a daemon behind, in a session and a cgroup of its own where it has one to leave, and ends when that sleeps:
+#: the exec closes ``told``.
 ESCAPING = """
 import os, signal, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -101,7 +102,7 @@ for root in ('/sys/fs/cgroup', '/sys/fs/cgroup/unified'):
         open(elsewhere + '/cgroup.procs', 'w').write('0')
 os.close(ready)
 null = os.open(os.devnull, os.O_RDWR)
-for fd in (0, 1, 2, told):
+for fd in (0, 1, 2):
     os.dup2(null, fd)
 os.execvp('sleep', ['sleep', '300'])
 """

@@ -41,6 +41,8 @@ def test_only_what_was_written_becomes_a_value() -> None:
         ("name: x\ntriggers:\n  - topic: testing", 4, "`on`"),
         ("name: x\nlimits: {memory_bytes: -1}", 3, "memory_bytes"),
         ("name: x\nlimits: {nice: -5}", 3, "nice"),
+        ("name: x\nlimits: {open_files: 3}", 3, "open_files must be 4 to"),  # every spawn of it was a 400
+        ("name: x\nlimits: {memory_bytes: 9223372036854775808}", 3, "memory_bytes must be 1 to"),
         ("name: x\nlimits: {wall_s: 5}", 3, "timeout_seconds"),
         ("name: x\nlimits: {memory: 5}", 3, "memory"),
         ('name: x\ncommand: "unclosed \'quote"', 3, "command"),
