@@ -20,7 +20,7 @@ OUTCOME_OF_REASON = {
     "supervisor_lost": Outcome.LOST,
     "not_found_on_restart": Outcome.LOST,
 }
-#: Outcomes that a runtime's verdict alone can tell: no exit code means them.
+#: Outcomes that a verdict on the pipe tells whatever the exit code is.
 TOLD = (Outcome.QUOTA, Outcome.NO_OUTPUT)
 OUTCOME_OF_STATUS = {"success": Outcome.SUCCEEDED, "partial": Outcome.PARTIAL, "failed": Outcome.FAILED}
 

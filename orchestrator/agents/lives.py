@@ -229,7 +229,9 @@ class AgentLives:
         outcome, evidence = classify(exited, live.result_status, rules)
         if live.notes:
             evidence["refused_lines"] = live.notes
-        error = describe_end(exited, outcome, evidence["decided_by"], live.notes)
+        # Where a result was taken, that says why, and not a line that could not be read.
+        notes = live.notes if live.result_id is None else ()
+        error = describe_end(exited, outcome, evidence["decided_by"], notes)
         if live.result_id is None:
             output = await output_of(self._pool, self._launcher.record_dir(record), record.output_begins, exited)
             draft = exit_result(record, exited, error, output)

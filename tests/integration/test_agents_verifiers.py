@@ -162,3 +162,13 @@ async def test_a_result_that_is_refused_says_so(tmp_path: Path) -> None:
         assert record.error is not None
         assert record.error.startswith("it failed (exit code 0): result at byte 0 of stdout: ")
         assert "status" in record.error
+
+
+async def test_a_line_that_was_not_read_is_not_why_it_failed(tmp_path: Path) -> None:
+    """An agent that gave a result which says that it failed was told to have failed for a torn line before it."""
+    code = """print('{"type": "result"'); print('{"type": "result", "result": {"status": "failed"}}')"""
+    async with supervisor_with(tmp_path, code=code) as supervisor:
+        spawned = await supervisor.agents.spawn(a_worker())
+        record = await ended(supervisor, spawned.record.agent_id)
+        assert (record.outcome, record.error) == ("failed", "it failed (exit code 0)")
+        assert record.evidence["refused_lines"]
